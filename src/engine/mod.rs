@@ -1,0 +1,3 @@
+//! Floor 3: plan, launch, containers.
+
+pub mod plan;

@@ -1,0 +1,3 @@
+//! The plan: validate, compile, describe.
+
+pub mod validate;

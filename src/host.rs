@@ -1,0 +1,1 @@
+//! What this kernel and machine offer, probed once and passed on as a plain value.

@@ -1,0 +1,9 @@
+//! Floor 2: one OCI concept each. A module has a `compile` half, pure given the host's facts, and, where the child
+//! acts, an `apply` half that is safe between clone and exec (no allocation, no locks, no panics).
+
+pub mod cgroup;
+pub mod hooks;
+pub mod intelrdt;
+pub mod netdev;
+pub mod seccomp;
+pub mod terminal;
