@@ -12,6 +12,7 @@ macro_rules! spec_objects {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "camelCase", default)]
+        #[allow(missing_docs, reason = "the fields are the spec's, under its names")]
         pub struct $name {
             $(
                 #[serde(deserialize_with = "crate::spec::null_is_default", skip_serializing_if = "crate::spec::is_default")]
@@ -27,6 +28,7 @@ macro_rules! spec_words {
     ($($(#[$meta:meta])* enum $name:ident { $($variant:ident = $word:literal,)* })*) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[allow(missing_docs, reason = "the variants are the words of the spec")]
         pub enum $name { $(#[serde(rename = $word)] $variant,)* }
 
         impl $name {
