@@ -1,0 +1,220 @@
+//! From an entry of `mounts` to a [`Mount`]: sorts the options, opens the source.
+
+use super::options::{self, Options};
+use super::{CopyUp, Mount, What, is_directory};
+use crate::error::{Context, Error, Problem, Result, describe};
+use crate::spec;
+use crate::sys::mount::{self, FSCONFIG_VALUE_MAX};
+use crate::sys::{Errno, files};
+use nix::fcntl::OFlag;
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+/// What a mount's compilation depends on besides its entry.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The bundle, which relative sources are relative to.
+    pub bundle: &'a Path,
+    /// The propagation that every copy of the host's tree starts with; `None` where it stays a peer of the host's.
+    pub base_propagation: Option<u64>,
+    /// Whether the container has a cgroup namespace of its own.
+    pub cgroup_namespace: bool,
+    /// Whether the host's cgroup tree is v2 alone.
+    pub cgroup2: bool,
+    /// Host directories of the container's cgroups: name of the v1 hierarchy (empty for v2) and path.
+    pub cgroups: &'a [(String, String)],
+    /// The SELinux label for new filesystems.
+    pub label: Option<&'a str>,
+    /// Whether sources are opened; a plan that is only described opens nothing.
+    pub open: bool,
+}
+
+/// Compiles the entry at `pointer`.
+///
+/// # Errors
+/// A source that does not exist, options that contradict each other.
+pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Mount> {
+    let parsed = options::parse(&entry.options);
+    let target = relative(&entry.destination).ok_or_else(|| {
+        problem(pointer, "/destination", "a mount on / would hide the root filesystem; make it root.path instead")
+    })?;
+    let typ = entry.typ.as_deref().unwrap_or("");
+    let shown = entry.options.join(",");
+    let plain = |what| Mount {
+        target: target.clone(),
+        what,
+        attributes: parsed.attributes,
+        recursive: parsed.recursive,
+        propagation: parsed.propagation.clone(),
+        shown: shown.clone(),
+    };
+    if parsed.remount {
+        return Ok(plain(What::Remount));
+    }
+    if parsed.bind.is_some() || typ == "bind" {
+        return bind(entry, pointer, facts, &parsed, plain);
+    }
+    match typ {
+        "" | "none" => Err(problem(pointer, "/type", "missing; a type of filesystem, or the option bind, is needed")),
+        "cgroup" if !facts.cgroup2 => {
+            let pair = |(name, path): &(String, String)| Ok((c_string(pointer, name)?, c_string(pointer, path)?));
+            let hierarchies: Vec<_> =
+                facts.cgroups.iter().filter(|(name, _)| !name.is_empty()).map(pair).collect::<Result<_>>()?;
+            let links = links(&hierarchies);
+            // The controllers' own data (`name=systemd`, `cpu`) has nothing to choose here: all hierarchies are shown.
+            Ok(plain(What::Cgroups { hierarchies, links }))
+        }
+        "cgroup" | "cgroup2" => match facts.cgroups.iter().find(|(name, _)| name.is_empty()) {
+            Some((_, path)) if !facts.cgroup_namespace => Ok(plain(What::Cgroup2(c_string(pointer, path)?))),
+            _ => new(c"cgroup2".into(), entry, pointer, facts, &parsed, plain),
+        },
+        _ => new(c_string(pointer, typ)?, entry, pointer, facts, &parsed, plain),
+    }
+}
+
+fn bind(
+    entry: &spec::Mount,
+    pointer: &str,
+    facts: &Facts,
+    parsed: &Options,
+    plain: impl Fn(What) -> Mount,
+) -> Result<Mount> {
+    let source =
+        entry.source.as_deref().filter(|s| !s.as_os_str().is_empty()).ok_or_else(|| {
+            problem(pointer, "/source", "missing; a bind mount needs a file or directory of the host")
+        })?;
+    let path = CString::new(facts.bundle.join(source).into_os_string().into_encoded_bytes())
+        .map_err(|_| problem(pointer, "/source", "holds a NUL byte"))?;
+    let context = || format!("{pointer}/source: open {}", path.to_string_lossy());
+    // `rbind` is the engines' usual word; without it only the one mount is taken.
+    let tree = if facts.open {
+        mount::clone_tree(None, &path, parsed.bind == Some(true))
+    } else {
+        files::open(None, &path, OFlag::O_PATH)
+    }
+    .during(context)?;
+    let directory = is_directory(tree.as_fd()).during(context)?;
+    let mut made = plain(What::Bind { tree, directory, source: path });
+    if let Some(base) = facts.base_propagation {
+        made.propagation.insert(0, (base, true));
+    }
+    Ok(made)
+}
+
+fn new(
+    fstype: CString,
+    entry: &spec::Mount,
+    pointer: &str,
+    facts: &Facts,
+    parsed: &Options,
+    plain: impl Fn(What) -> Mount,
+) -> Result<Mount> {
+    let name = fstype.to_string_lossy().into_owned();
+    if parsed.copy_up && name != "tmpfs" {
+        return Err(problem(pointer, "/options", "tmpcopyup is for tmpfs alone"));
+    }
+    if parsed.idmap.is_some() || !entry.uid_mappings.is_empty() || !entry.gid_mappings.is_empty() {
+        return Err(problem(pointer, "/uidMappings", "ID-mapped mounts are bind mounts; add the option bind"));
+    }
+    let source = entry.source.as_deref().filter(|s| !s.as_os_str().is_empty()).unwrap_or(Path::new(&name));
+    let mut data = parsed.data.clone();
+    if let Some(label) = facts.label.filter(|_| !matches!(name.as_str(), "proc" | "sysfs" | "cgroup2")) {
+        data.push(format!("context=\"{label}\""));
+    }
+    let too_long = |o: &String| o.split_once('=').is_some_and(|(_, v)| v.len() > FSCONFIG_VALUE_MAX);
+    // fsopen passes the read-only flag to the superblock, which proc, sysfs and cgroup2 share with other mounts, and which
+    // a tmpfs could not be filled with.
+    let own_superblock = !matches!(name.as_str(), "proc" | "sysfs" | "cgroup2" | "tmpfs" | "mqueue" | "devpts");
+    let read_only = (parsed.attributes.set | parsed.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+    if parsed.classic != 0 || data.iter().any(too_long) || source.as_os_str().len() > FSCONFIG_VALUE_MAX {
+        if parsed.copy_up {
+            return Err(problem(
+                pointer,
+                "/options",
+                "tmpcopyup does not go with silent, iversion or over-long options",
+            ));
+        }
+        let flags = parsed.classic | classic_flags(parsed, read_only && own_superblock);
+        let what = What::Classic {
+            fstype,
+            source: c_string(pointer, &source.to_string_lossy())?,
+            flags,
+            data: c_string(pointer, &data.join(","))?,
+        };
+        return Ok(plain(what));
+    }
+    let mut options = vec![(CString::from(c"source"), Some(c_string(pointer, &source.to_string_lossy())?))];
+    for option in &data {
+        let (key, value) = option.split_once('=').map_or((option.as_str(), None), |(k, v)| (k, Some(v)));
+        options.push((c_string(pointer, key)?, value.map(|v| c_string(pointer, v)).transpose()?));
+    }
+    let flags = parsed.superblock.iter().copied().chain((read_only && own_superblock).then_some("ro"));
+    for flag in flags {
+        options.push((c_string(pointer, flag)?, None));
+    }
+    let copy_up = match parsed.copy_up {
+        false => CopyUp::No,
+        true if data.iter().any(|o| o.starts_with("mode=") || o.starts_with("uid=") || o.starts_with("gid=")) => {
+            CopyUp::Contents
+        }
+        true => CopyUp::All,
+    };
+    Ok(plain(What::New { fstype, options, copy_up }))
+}
+
+/// Superblock flags in the words of mount(2).
+fn classic_flags(parsed: &Options, read_only: bool) -> u64 {
+    let flag = |name: &&str| match *name {
+        "sync" => libc::MS_SYNCHRONOUS,
+        "dirsync" => libc::MS_DIRSYNC,
+        "mand" => libc::MS_MANDLOCK,
+        "lazytime" => libc::MS_LAZYTIME,
+        _ => 0,
+    };
+    parsed.superblock.iter().map(flag).fold(0, |all, f| all | f) | if read_only { libc::MS_RDONLY } else { 0 }
+}
+
+/// Controllers that share a hierarchy (`cpu,cpuacct`) are also found by their own names.
+fn links(hierarchies: &[(CString, CString)]) -> Vec<(CString, CString)> {
+    let mut links = Vec::new();
+    for (name, _) in hierarchies {
+        let text = name.to_string_lossy();
+        if text.contains(',') {
+            links.extend(text.split(',').filter_map(|part| Some((CString::new(part).ok()?, name.clone()))));
+        }
+    }
+    links
+}
+
+/// A destination as a path below the root: no leading slash, no `.`, `..` taken lexically. `None` for the root itself.
+pub(crate) fn relative(path: &Path) -> Option<CString> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => parts.push(name.as_bytes()),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    if parts.is_empty() { None } else { CString::new(parts.join(&b'/')).ok() }
+}
+
+fn problem(pointer: &str, field: &str, what: &str) -> Error {
+    Error::problems("config.json", &[Problem::new(format!("{pointer}{field}"), what)])
+}
+
+fn c_string(pointer: &str, text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| problem(pointer, "", &describe(Errno::EINVAL)))
+}
+
+/// The base propagation of `rootfsPropagation`: what a copy of the host's tree is given first. A new tree is a peer of the
+/// host's; only `shared` keeps it so.
+pub fn base_propagation(word: &str) -> Option<u64> {
+    match word {
+        "shared" | "rshared" => None,
+        "private" | "rprivate" | "unbindable" | "runbindable" => Some(libc::MS_PRIVATE),
+        _ => Some(libc::MS_SLAVE),
+    }
+}

@@ -1,0 +1,237 @@
+//! `mounts`: each entry compiled to one mount that the child makes detached, dresses with its attributes, and attaches to a
+//! target held by fd, so that no path is resolved twice (CVE-2021-30465, CVE-2026-115521).
+
+mod compile;
+mod copy_up;
+pub mod options;
+
+pub(crate) use compile::relative;
+pub use compile::{Facts, base_propagation, compile};
+
+use crate::sys::mount::{self, Attributes};
+use crate::sys::path::{self, Follow};
+use crate::sys::{At, Call, Errno, Failure};
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
+use nix::sys::stat::{Mode, SFlag, fstat};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// One mount, ready to be made.
+#[derive(Debug)]
+pub struct Mount {
+    /// Where, below the root and without a leading slash.
+    pub target: CString,
+    /// What is mounted there.
+    pub what: What,
+    /// Attributes for the mount itself.
+    pub attributes: Attributes,
+    /// Attributes for the mount and all below it.
+    pub recursive: Attributes,
+    /// Propagation types in order, each for the mount alone or for all below it, too.
+    pub propagation: Vec<(u64, bool)>,
+    /// The options as the config has them, for messages.
+    pub shown: String,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub enum What {
+    /// A new filesystem, made with fsopen(2).
+    New {
+        /// Its type.
+        fstype: CString,
+        /// Its options in order; the source is one of them.
+        options: Vec<(CString, Option<CString>)>,
+        /// Whether it starts with what is below it.
+        copy_up: CopyUp,
+    },
+    /// A new filesystem, made with mount(2), for options that fsconfig(2) can't carry.
+    Classic {
+        /// Its type.
+        fstype: CString,
+        /// Its source.
+        source: CString,
+        /// `MS_*` flags.
+        flags: u64,
+        /// Its data.
+        data: CString,
+    },
+    /// A copy of a part of the host's tree, made detached by the parent.
+    Bind {
+        /// The detached tree.
+        tree: OwnedFd,
+        /// Whether its root is a directory.
+        directory: bool,
+        /// Its source, for messages.
+        source: CString,
+    },
+    /// The mount that is at the target already.
+    Remount,
+    /// The container's cgroups, one directory per hierarchy of cgroup v1.
+    Cgroups {
+        /// Name and host directory of each.
+        hierarchies: Vec<(CString, CString)>,
+        /// Symlinks for controllers that share a hierarchy: name and target.
+        links: Vec<(CString, CString)>,
+    },
+    /// The container's cgroup in the v2 tree, by its host directory, where it has no cgroup namespace of its own.
+    Cgroup2(CString),
+}
+
+/// How a tmpfs takes over what it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyUp {
+    /// Not at all.
+    No,
+    /// The contents.
+    Contents,
+    /// The contents, and the directory's own mode and owner.
+    All,
+}
+
+impl Mount {
+    /// Whether this is a new procfs.
+    pub fn is_proc(&self) -> bool {
+        matches!(&self.what, What::New { fstype, .. } if fstype.as_c_str() == c"proc")
+    }
+}
+
+/// Makes one mount below `root`; returns it. For the child: allocates nothing.
+///
+/// # Errors
+/// The call that failed.
+pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    let target = place(mount, root)?;
+    let made = match &mount.what {
+        What::New { fstype, options, copy_up } => new(fstype, options, mount, (*copy_up, target.as_fd()))?,
+        What::Classic { fstype, source, flags, data } => {
+            // The current directory pins the place, as a path could not.
+            nix::unistd::fchdir(&target).at(Call::Fchdir)?;
+            let flags = MsFlags::from_bits_retain(*flags);
+            nix::mount::mount(Some(source.as_c_str()), c".", Some(fstype.as_c_str()), flags, Some(data.as_c_str()))
+                .at(Call::Mount)?;
+            let made = path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).at(Call::Open)?;
+            dress(made.as_fd(), mount)?;
+            return Ok(made);
+        }
+        What::Bind { tree, .. } => {
+            dress(tree.as_fd(), mount)?;
+            mount::attach(tree.as_fd(), target.as_fd()).at(Call::Attach)?;
+            return tree.try_clone().map_err(|_| Failure { call: Call::Open, errno: Errno::last() });
+        }
+        What::Remount => {
+            dress(target.as_fd(), mount)?;
+            return Ok(target);
+        }
+        What::Cgroups { hierarchies, links } => {
+            let tmpfs = empty_tmpfs(0)?;
+            mount::attach(tmpfs.as_fd(), target.as_fd()).at(Call::Attach)?;
+            for (name, source) in hierarchies {
+                let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
+                dress(tree.as_fd(), mount)?;
+                let place = path::make_dirs(tmpfs.as_fd(), name, Mode::from_bits_truncate(0o755)).at(Call::MakeDir)?;
+                mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+            }
+            for (name, to) in links {
+                nix::unistd::symlinkat(to.as_c_str(), &tmpfs, name.as_c_str()).at(Call::Symlink)?;
+            }
+            dress(tmpfs.as_fd(), mount)?;
+            return Ok(tmpfs);
+        }
+        What::Cgroup2(source) => {
+            let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
+            dress(tree.as_fd(), mount)?;
+            tree
+        }
+    };
+    mount::attach(made.as_fd(), target.as_fd()).at(Call::Attach)?;
+    Ok(made)
+}
+
+/// Finds or makes the place: a file for a file, a directory for all else. procfs and sysfs want real directories on the way,
+/// lest an image redirect them (CVE-2019-19921, CVE-2023-27561).
+fn place(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    match &mount.what {
+        What::Bind { directory: false, .. } => path::make_file(root, &mount.target).at(Call::Open),
+        What::Remount => path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).at(Call::Open),
+        What::New { fstype, .. } if fstype.as_c_str() == c"proc" || fstype.as_c_str() == c"sysfs" => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            match path::open(root, &mount.target, flags, Follow::NoSymlinks) {
+                Err(Errno::ENOENT) => {
+                    path::make_dirs(root, &mount.target, Mode::from_bits_truncate(0o755)).at(Call::MakeDir)?;
+                    path::open(root, &mount.target, flags, Follow::NoSymlinks).at(Call::Open)
+                }
+                other => other.at(Call::Open),
+            }
+        }
+        _ => path::make_dirs(root, &mount.target, Mode::from_bits_truncate(0o755)).at(Call::MakeDir),
+    }
+}
+
+/// A new filesystem, detached.
+fn new(
+    fstype: &CStr,
+    options: &[(CString, Option<CString>)],
+    mount: &Mount,
+    (copy_up, below): (CopyUp, BorrowedFd),
+) -> Result<OwnedFd, Failure> {
+    let context = mount::fsopen(fstype).at(Call::FsOpen)?;
+    for (key, value) in options {
+        mount::fs_option(context.as_fd(), key, value.as_deref()).at(Call::FsConfig)?;
+    }
+    mount::fs_create(context.as_fd()).at(Call::FsCreate)?;
+    // There is nothing below a new mount: what is meant for all is meant for it.
+    let set = mount.attributes.set | mount.recursive.set;
+    let late = if copy_up == CopyUp::No { 0 } else { libc::MOUNT_ATTR_RDONLY };
+    let made = mount::fsmount(context.as_fd(), set & !late).at(Call::FsMount)?;
+    if copy_up != CopyUp::No {
+        copy_up::apply(below, made.as_fd())?;
+        if copy_up == CopyUp::All {
+            copy_up::like_below(below, made.as_fd())?;
+        }
+        if set & late != 0 {
+            let read_only = Attributes { set: late, ..Attributes::default() };
+            mount::set_attributes(made.as_fd(), read_only, false, None).at(Call::MountSetattr)?;
+        }
+    }
+    propagate(made.as_fd(), &mount.propagation)?;
+    Ok(made)
+}
+
+/// Gives a mount its attributes and propagation.
+fn dress(made: BorrowedFd, mount: &Mount) -> Result<(), Failure> {
+    for (attributes, recursive) in [(mount.attributes, false), (mount.recursive, true)] {
+        if !attributes.is_empty() {
+            mount::set_attributes(made, attributes, recursive, None).at(Call::MountSetattr)?;
+        }
+    }
+    propagate(made, &mount.propagation)
+}
+
+fn propagate(made: BorrowedFd, propagation: &[(u64, bool)]) -> Result<(), Failure> {
+    for (kind, recursive) in propagation {
+        let attributes = Attributes { propagation: *kind, ..Attributes::default() };
+        mount::set_attributes(made, attributes, *recursive, None).at(Call::MountSetattr)?;
+    }
+    Ok(())
+}
+
+/// A small tmpfs of mode 0755, detached; `attributes` are `MOUNT_ATTR_*` bits.
+///
+/// # Errors
+/// The call that failed.
+pub fn empty_tmpfs(attributes: u64) -> Result<OwnedFd, Failure> {
+    let context = mount::fsopen(c"tmpfs").at(Call::FsOpen)?;
+    mount::fs_option(context.as_fd(), c"mode", Some(c"755")).at(Call::FsConfig)?;
+    mount::fs_create(context.as_fd()).at(Call::FsCreate)?;
+    mount::fsmount(context.as_fd(), attributes).at(Call::FsMount)
+}
+
+/// Whether an fd is a directory's.
+///
+/// # Errors
+/// As fstat(2).
+pub fn is_directory(fd: BorrowedFd) -> Result<bool, Errno> {
+    Ok(path::kind(&fstat(fd)?) == SFlag::S_IFDIR)
+}

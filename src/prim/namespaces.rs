@@ -1,0 +1,219 @@
+//! `linux.namespaces`, id maps and time offsets.
+
+use crate::error::{Context, Error, Kind, Problem, Result};
+use crate::spec::{IdMapping, Linux, NamespaceType};
+use crate::sys::files;
+use crate::sys::process::{self, Child};
+use nix::fcntl::OFlag;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The `CLONE_NEW*` bit of a kind.
+pub fn flag(typ: NamespaceType) -> u64 {
+    let bit = match typ {
+        NamespaceType::Pid => libc::CLONE_NEWPID,
+        NamespaceType::Network => libc::CLONE_NEWNET,
+        NamespaceType::Mount => libc::CLONE_NEWNS,
+        NamespaceType::Ipc => libc::CLONE_NEWIPC,
+        NamespaceType::Uts => libc::CLONE_NEWUTS,
+        NamespaceType::User => libc::CLONE_NEWUSER,
+        NamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        NamespaceType::Time => libc::CLONE_NEWTIME,
+    };
+    bit as u64
+}
+
+/// The kind's name under /proc/PID/ns.
+pub fn file_name(typ: NamespaceType) -> &'static str {
+    match typ {
+        NamespaceType::Network => "net",
+        NamespaceType::Mount => "mnt",
+        other => other.word(),
+    }
+}
+
+/// The bits of the namespaces that the container gets new.
+pub fn created(linux: &Linux) -> u64 {
+    linux.namespaces.iter().filter(|n| n.join_path().is_none()).filter_map(|n| n.typ).map(flag).fold(0, |a, b| a | b)
+}
+
+/// A namespace to join, held open.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its kind.
+    pub typ: NamespaceType,
+    /// The open namespace file.
+    pub fd: OwnedFd,
+    /// Position in `linux.namespaces`.
+    pub index: usize,
+    /// The path that it was found at.
+    pub path: CString,
+}
+
+/// Opens every namespace that the config joins by path: the user namespace first, the mount namespace last, since it takes
+/// the view of the paths with it.
+///
+/// # Errors
+/// A path that does not exist, or is no namespace of that kind.
+pub fn open_joined(linux: &Linux) -> Result<Vec<Joined>> {
+    let mut joined = Vec::new();
+    for (index, namespace) in linux.namespaces.iter().enumerate() {
+        let (Some(path), Some(typ)) = (namespace.join_path(), namespace.typ) else { continue };
+        let at = || format!("/linux/namespaces/{index}/path: {}", path.display());
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::invalid(at()))?;
+        let fd = files::open(None, &path, OFlag::O_RDONLY).during(at)?;
+        let found = kind(fd.as_fd());
+        if found != Some(flag(typ) as i32) {
+            let what = format!("{} is no {} namespace", path.to_string_lossy(), typ.word());
+            return Err(Error::problems(
+                "config.json",
+                &[Problem::new(format!("/linux/namespaces/{index}/path"), what)],
+            ));
+        }
+        joined.push(Joined { typ, fd, index, path });
+    }
+    joined.sort_by_key(|j| match j.typ {
+        NamespaceType::User => 0,
+        NamespaceType::Mount => 2,
+        _ => 1,
+    });
+    Ok(joined)
+}
+
+/// `NS_GET_NSTYPE` of ioctl_ns(2): the `CLONE_NEW*` bit of an open namespace.
+fn kind(fd: BorrowedFd) -> Option<i32> {
+    crate::sys::namespace_kind(fd).ok()
+}
+
+/// A user namespace's maps in the form of /proc/PID/uid_map.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Maps {
+    /// For uid_map.
+    pub uid: String,
+    /// For gid_map.
+    pub gid: String,
+    /// The IDs that the child takes while it sets the container up: 0 where that is mapped, else the first that is.
+    pub first: (u32, u32),
+}
+
+/// Compiles a pair of mappings.
+pub fn maps(uid: &[IdMapping], gid: &[IdMapping]) -> Maps {
+    let text = |maps: &[IdMapping]| -> String {
+        maps.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect()
+    };
+    let first = |maps: &[IdMapping]| match maps.iter().any(|m| m.to_host(0).is_some()) {
+        true => 0,
+        false => maps.first().map_or(0, |m| m.container_id),
+    };
+    Maps { uid: text(uid), gid: text(gid), first: (first(uid), first(gid)) }
+}
+
+/// Writes the maps of a process that waits in its new user namespace. An unprivileged caller may map but itself; what is
+/// more goes through newuidmap(1) and newgidmap(1), which check /etc/subuid and /etc/subgid.
+///
+/// # Errors
+/// `EPERM` with what would be needed.
+pub fn write_maps(maps: &Maps, pid: i32) -> Result<()> {
+    let write = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text);
+    let privileged = nix::unistd::geteuid().is_root();
+    if !privileged && (helper("newuidmap", pid, &maps.uid)? & helper("newgidmap", pid, &maps.gid)?) {
+        return Ok(());
+    }
+    if !privileged {
+        // Linux 3.19: an unprivileged gid_map needs setgroups to be given up.
+        write("setgroups", "deny").during(|| format!("write /proc/{pid}/setgroups"))?;
+    }
+    let words = |field: &str, text: &str| format!("/linux/{field}: write `{}`", text.trim().replace('\n', "; "));
+    let hint = |e: Error| match privileged {
+        true => e,
+        false => e.hint(
+            "install newuidmap and newgidmap (package uidmap) and give this user ranges in /etc/subuid and /etc/subgid",
+        ),
+    };
+    write("uid_map", &maps.uid).during(|| words("uidMappings", &maps.uid)).map_err(hint)?;
+    write("gid_map", &maps.gid).during(|| words("gidMappings", &maps.gid)).map_err(hint)
+}
+
+/// Runs newuidmap or newgidmap, by absolute path (CVE-2026-84042); false where it is not installed.
+fn helper(name: &str, pid: i32, map: &str) -> Result<bool> {
+    let Some(path) =
+        ["/usr/bin", "/bin", "/usr/local/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
+    else {
+        return Ok(false);
+    };
+    let output = std::process::Command::new(&path)
+        .arg(pid.to_string())
+        .args(map.split_whitespace())
+        .env_clear()
+        .output()
+        .during(|| format!("run {}", path.display()))?;
+    if output.status.success() {
+        return Ok(true);
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(Kind::Other, text)
+        .hint("the ranges that the config maps must be this user's in /etc/subuid and /etc/subgid"))
+}
+
+/// A user namespace with these maps and nothing in it, for an ID-mapped mount: made by a child that lives just long enough
+/// for its namespace file to be opened.
+///
+/// # Errors
+/// As clone3(2) and [`write_maps`].
+pub fn idmap_namespace(maps: &Maps) -> Result<OwnedFd> {
+    let (ours, theirs) = crate::sys::socket::packet_pair().during(|| "make a socket pair".into())?;
+    let Some(Child { pid, pidfd }) =
+        process::clone3(libc::CLONE_NEWUSER as u64, None).during(|| "clone3 for a user namespace".into())?
+    else {
+        crate::sys::alloc::forbid();
+        // Its own copy of the other end must go, so that the parent's end is the last: then read returns at its death, too.
+        crate::sys::close(ours);
+        let _ = files::read(theirs.as_fd(), &mut [0]);
+        process::exit_now(0)
+    };
+    let made = write_maps(maps, pid).and_then(|()| {
+        let path = CString::new(format!("/proc/{pid}/ns/user")).unwrap_or_default();
+        files::open(None, &path, OFlag::O_RDONLY).during(|| format!("open /proc/{pid}/ns/user"))
+    });
+    drop(ours);
+    drop(theirs);
+    let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    let _ = process::wait(pidfd.as_fd());
+    made
+}
+
+/// `linux.timeOffsets` in the form of /proc/self/timens_offsets (time_namespaces(7)).
+pub fn time_offsets(linux: &Linux) -> String {
+    let line =
+        |(clock, offset): (&String, &crate::spec::TimeOffset)| format!("{clock} {} {}\n", offset.secs, offset.nanosecs);
+    linux.time_offsets.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn maps_in_the_kernels_form() {
+        let map = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+        let made = maps(&[map(0, 1000, 1), map(1, 100_000, 65536)], &[map(5, 5, 1)]);
+        assert_eq!(made, Maps { uid: "0 1000 1\n1 100000 65536\n".into(), gid: "5 5 1\n".into(), first: (0, 5) });
+    }
+
+    #[test]
+    fn an_idmap_namespace_holds_its_maps() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root to map another user");
+            return;
+        }
+        let map = IdMapping { container_id: 0, host_id: 4711, size: 3 };
+        let fd = idmap_namespace(&maps(std::slice::from_ref(&map), std::slice::from_ref(&map))).unwrap();
+        assert_eq!(kind(fd.as_fd()), Some(libc::CLONE_NEWUSER));
+        let mut text = String::new();
+        std::fs::File::open("/proc/self/uid_map").unwrap().read_to_string(&mut text).unwrap();
+        assert!(!text.contains("4711"));
+    }
+}

@@ -1,0 +1,162 @@
+//! The mount API of Linux 5.2 and mount_setattr(2) of 5.12. What the old API does is taken from nix.
+
+use super::{SysResult, check};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+
+/// The longest value that fsconfig(2) takes, without the final NUL.
+pub const FSCONFIG_VALUE_MAX: usize = 255;
+
+fn fd(ret: libc::c_long) -> SysResult<OwnedFd> {
+    // SAFETY: the callers pass the result of a system call that returns a fresh fd.
+    Ok(unsafe { OwnedFd::from_raw_fd(check(ret)? as i32) })
+}
+
+fn raw(dir: Option<BorrowedFd>) -> i32 {
+    dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd())
+}
+
+/// Makes a detached copy of the mount at a path (open_tree(2) with `OPEN_TREE_CLONE`), with what is mounted below it when
+/// `recursive`. An empty path means the fd itself.
+///
+/// # Errors
+/// As open_tree(2); `EINVAL` for a mount of another mount namespace.
+pub fn clone_tree(dir: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysResult<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as u32;
+    }
+    // SAFETY: path is a C string, the rest are integers.
+    fd(unsafe { libc::syscall(libc::SYS_open_tree, raw(dir), path.as_ptr(), flags) })
+}
+
+/// Attaches a detached mount at an open place.
+///
+/// # Errors
+/// As move_mount(2).
+pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: the paths are empty static strings, the rest are integers.
+    check(unsafe {
+        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
+    })?;
+    Ok(())
+}
+
+/// Opens a context for a new filesystem of this type.
+///
+/// # Errors
+/// `ENODEV` for an unknown type; else as fsopen(2).
+pub fn fsopen(fstype: &CStr) -> SysResult<OwnedFd> {
+    // SAFETY: a C string and a flag.
+    fd(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) })
+}
+
+fn fsconfig(context: BorrowedFd, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> SysResult<()> {
+    let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: key and value are C strings or null, as the command wants them.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0) })?;
+    Ok(())
+}
+
+/// Sets an option of a filesystem context; one without a value is a flag.
+///
+/// # Errors
+/// `EINVAL` for an option that the filesystem does not know or a value it does not take.
+pub fn fs_option(context: BorrowedFd, key: &CStr, value: Option<&CStr>) -> SysResult<()> {
+    fsconfig(context, if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG }, Some(key), value)
+}
+
+/// Makes the superblock of a context.
+///
+/// # Errors
+/// What the filesystem says.
+pub fn fs_create(context: BorrowedFd) -> SysResult<()> {
+    fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+}
+
+/// Applies changed options to the superblock of a context.
+///
+/// # Errors
+/// What the filesystem says.
+pub fn fs_reconfigure(context: BorrowedFd) -> SysResult<()> {
+    fsconfig(context, FSCONFIG_CMD_RECONFIGURE, None, None)
+}
+
+/// Makes a detached mount of a context's superblock, with `MOUNT_ATTR_*` bits.
+///
+/// # Errors
+/// As fsmount(2).
+pub fn fsmount(context: BorrowedFd, attributes: u64) -> SysResult<OwnedFd> {
+    // SAFETY: integers only.
+    fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes as u32) })
+}
+
+/// What mount_setattr(2) changes: bits to set and to clear, a propagation type (`MS_SHARED` and the like, 0 for none).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `MOUNT_ATTR_*` bits to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` bits to clear.
+    pub clear: u64,
+    /// Propagation type, 0 to leave it.
+    pub propagation: u64,
+}
+
+impl Attributes {
+    /// Whether there is anything to change.
+    pub fn is_empty(&self) -> bool {
+        *self == Attributes::default()
+    }
+}
+
+/// Changes the attributes of the mount that an fd refers to, and of all below it when `recursive`; `idmap` is a user
+/// namespace for `MOUNT_ATTR_IDMAP`.
+///
+/// # Errors
+/// As mount_setattr(2) (Linux 5.12).
+pub fn set_attributes(
+    mount: BorrowedFd,
+    attributes: Attributes,
+    recursive: bool,
+    idmap: Option<BorrowedFd>,
+) -> SysResult<()> {
+    let mut attr = libc::mount_attr {
+        attr_set: attributes.set,
+        attr_clr: attributes.clear,
+        propagation: attributes.propagation,
+        userns_fd: 0,
+    };
+    if let Some(userns) = idmap {
+        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attr.userns_fd = userns.as_raw_fd() as u64;
+    }
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: attr is a mount_attr of the size given, the path is an empty static string.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// pivot_root(2) of the current directory onto itself: the old root ends up on top of the new one.
+///
+/// # Errors
+/// As pivot_root(2); `EINVAL` on a rootfs in RAM (initramfs), which can't be pivoted.
+pub fn pivot_here() -> SysResult<()> {
+    // SAFETY: static strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! Paths resolved inside a root that is not trusted: every step stays below the root's fd, whatever symlinks the tree
+//! holds and whoever swaps them meanwhile (CVE-2021-30465, CVE-2024-45310, CVE-2019-19921). openat2(2) (Linux 5.6) does it in
+//! the kernel; where it is missing or filtered, a walk over `O_PATH` fds does the same by hand.
+
+use super::{Errno, SysResult, check, files};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// How symlinks and mount points on the way are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Symlinks are followed, as if the root's fd were `/`.
+    InRoot,
+    /// A symlink anywhere on the way is `ELOOP`.
+    NoSymlinks,
+    /// As `NoSymlinks`, and a mount point on the way is `EXDEV`: for procfs and sysfs, where a mount can stand in for a file
+    /// (CVE-2025-52881).
+    SameMount,
+}
+
+const RESOLVE_NO_XDEV: u64 = 0x01;
+const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+const RESOLVE_IN_ROOT: u64 = 0x10;
+
+/// Longest path that is handled, as the kernel has it, with the NUL.
+const PATH_MAX: usize = 4096;
+/// The kernel's own limit on symlinks in one resolution.
+const MAX_LINKS: u32 = 40;
+/// How deep the fall-back walk goes.
+const MAX_DEPTH: usize = 128;
+
+/// Opens a path below `root`. A leading `/` means the root, an empty path the root itself.
+///
+/// # Errors
+/// As openat2(2): `ELOOP` and `EXDEV` as [`Follow`] says.
+pub fn open(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow) -> SysResult<OwnedFd> {
+    let path = if path.is_empty() { c"." } else { path };
+    // SAFETY: open_how is plain data, and all zeroes is a valid value of it.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | OFlag::O_CLOEXEC).bits() as u64;
+    how.resolve = RESOLVE_IN_ROOT
+        | RESOLVE_NO_MAGICLINKS
+        | match follow {
+            Follow::InRoot => 0,
+            Follow::NoSymlinks => RESOLVE_NO_SYMLINKS,
+            Follow::SameMount => RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+        };
+    // A rename anywhere on the system can make a resolution with ".." fail with EAGAIN; it is not the tree's doing.
+    for _ in 0..64 {
+        // SAFETY: path is a C string, how a valid open_how of the size given.
+        let ret = check(unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        });
+        match ret {
+            // SAFETY: the kernel returned a fresh fd.
+            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // Filters of old container engines answer EPERM to calls that they do not know.
+            Err(Errno::ENOSYS | Errno::EPERM) => return walk(root, path, flags, follow),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// A path that is being resolved: what is left of it, with symlinks spliced in.
+struct Pending {
+    bytes: [u8; PATH_MAX],
+    at: usize,
+    end: usize,
+}
+
+impl Pending {
+    fn new(path: &[u8]) -> SysResult<Pending> {
+        let mut pending = Pending { bytes: [0; PATH_MAX], at: 0, end: 0 };
+        pending.prepend(path)?;
+        Ok(pending)
+    }
+
+    /// Puts a path in front of what is left.
+    fn prepend(&mut self, path: &[u8]) -> SysResult<()> {
+        let rest = self.end - self.at;
+        if path.len() + 1 + rest >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.bytes.copy_within(self.at..self.end, path.len() + 1);
+        self.bytes[..path.len()].copy_from_slice(path);
+        self.bytes[path.len()] = b'/';
+        (self.at, self.end) = (0, path.len() + 1 + rest);
+        Ok(())
+    }
+
+    /// Takes the next component; says whether it is the last one.
+    fn next<'b>(&mut self, name: &'b mut [u8; 256]) -> SysResult<Option<(&'b CStr, bool)>> {
+        while self.at < self.end && self.bytes[self.at] == b'/' {
+            self.at += 1;
+        }
+        let rest = &self.bytes[self.at..self.end];
+        let len = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+        if len == 0 {
+            return Ok(None);
+        }
+        if len > 255 {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        name[..len].copy_from_slice(&rest[..len]);
+        name[len] = 0;
+        let last = rest[len..].iter().all(|b| *b == b'/');
+        self.at += len;
+        Ok(Some((CStr::from_bytes_until_nul(name).map_err(|_| Errno::EINVAL)?, last)))
+    }
+}
+
+/// The walk: one component at a time with `O_NOFOLLOW`, symlinks read as text, `..` taken from the fds passed on the way.
+fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow) -> SysResult<OwnedFd> {
+    let mut pending = Pending::new(path.to_bytes())?;
+    let mut trail: [Option<OwnedFd>; MAX_DEPTH] = [const { None }; MAX_DEPTH];
+    let (mut depth, mut links) = (0, 0);
+    let device = fstat(root)?.st_dev;
+    let mut name = [0; 256];
+    while let Some((component, last)) = pending.next(&mut name)? {
+        match component.to_bytes() {
+            b"." => continue,
+            b".." => {
+                if depth > 0 {
+                    depth -= 1;
+                    trail[depth] = None;
+                }
+                continue;
+            }
+            _ => {}
+        }
+        let here = if depth == 0 { root } else { trail[depth - 1].as_ref().map_or(root, AsFd::as_fd) };
+        let next = match openat(here, component, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(errno) => return Err(errno),
+        };
+        let stat = fstat(&next)?;
+        let is_link = kind(&stat) == SFlag::S_IFLNK;
+        if follow == Follow::SameMount && stat.st_dev != device {
+            return Err(Errno::EXDEV);
+        }
+        if is_link && !(last && flags.contains(OFlag::O_NOFOLLOW)) {
+            links += 1;
+            if follow != Follow::InRoot || links > MAX_LINKS {
+                return Err(Errno::ELOOP);
+            }
+            let mut target = [0; PATH_MAX];
+            let target = files::read_link(next.as_fd(), c"", &mut target)?.to_bytes();
+            if target.first() == Some(&b'/') {
+                trail[..depth].iter_mut().for_each(|fd| *fd = None);
+                depth = 0;
+            }
+            pending.prepend(target)?;
+            continue;
+        }
+        if last {
+            if flags.contains(OFlag::O_PATH) {
+                if flags.contains(OFlag::O_DIRECTORY) && kind(&stat) != SFlag::S_IFDIR {
+                    return Err(Errno::ENOTDIR);
+                }
+                return Ok(next);
+            }
+            // The kernel checks once more that it is no symlink, should it have been swapped.
+            return openat(here, component, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+        }
+        if depth == MAX_DEPTH {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        trail[depth] = Some(next);
+        depth += 1;
+    }
+    let here = if depth == 0 { root } else { trail[depth - 1].as_ref().map_or(root, AsFd::as_fd) };
+    openat(here, c".", flags | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// The type bits of a file's mode.
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)
+}
+
+/// Makes a directory and all those above it that are missing, in root; returns it as an `O_PATH` fd. Directories that exist
+/// are left as they are.
+///
+/// # Errors
+/// As mkdirat(2) and [`open`]; `ENOTDIR` when something on the way is no directory.
+pub fn make_dirs(root: BorrowedFd, path: &CStr, mode: Mode) -> SysResult<OwnedFd> {
+    let whole = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match open(root, path, whole, Follow::InRoot) {
+        Err(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let bytes = path.to_bytes();
+    if bytes.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let mut prefix = [0; PATH_MAX];
+    let mut parent = open(root, c".", whole, Follow::InRoot)?;
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at + bytes[at..].iter().take_while(|b| **b == b'/').count();
+        let end = start + bytes[start..].iter().take_while(|b| **b != b'/').count();
+        if start == end {
+            break;
+        }
+        prefix[at..end].copy_from_slice(&bytes[at..end]);
+        prefix[end] = 0;
+        let so_far = CStr::from_bytes_until_nul(&prefix).map_err(|_| Errno::EINVAL)?;
+        let name = CStr::from_bytes_until_nul(&prefix[start..]).map_err(|_| Errno::EINVAL)?;
+        parent = match open(root, so_far, whole, Follow::InRoot) {
+            Err(Errno::ENOENT) => {
+                // mkdirat never follows a symlink in its last component: a dangling one is EEXIST, then ENOENT below.
+                match mkdirat(&parent, name, mode) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+                open(root, so_far, whole, Follow::InRoot)?
+            }
+            other => other?,
+        };
+        at = end;
+    }
+    Ok(parent)
+}
+
+/// Opens, in root, the directory that holds a path's last component (made if missing, with mode 0755), and gives that
+/// component's name.
+///
+/// # Errors
+/// As [`make_dirs`]; `EINVAL` when the path names no file.
+pub fn make_parent<'p>(root: BorrowedFd, path: &'p CStr) -> SysResult<(OwnedFd, &'p CStr)> {
+    let bytes = path.to_bytes();
+    let start = bytes.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+    let name = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[start..]).map_err(|_| Errno::EINVAL)?;
+    if matches!(name.to_bytes(), b"" | b"." | b"..") {
+        return Err(Errno::EINVAL);
+    }
+    let mut parent = [0; PATH_MAX];
+    if start >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    parent[..start].copy_from_slice(&bytes[..start]);
+    let parent = CStr::from_bytes_until_nul(&parent).map_err(|_| Errno::EINVAL)?;
+    Ok((make_dirs(root, parent, Mode::from_bits_truncate(0o755))?, name))
+}
+
+/// Opens a place to mount a file on, as `O_PATH`; an empty file is made where there is none.
+///
+/// # Errors
+/// As [`make_parent`] and [`open`].
+pub fn make_file(root: BorrowedFd, path: &CStr) -> SysResult<OwnedFd> {
+    match open(root, path, OFlag::O_PATH, Follow::InRoot) {
+        Err(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let (parent, name) = make_parent(root, path)?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(&parent, name, flags, Mode::from_bits_truncate(0o644)) {
+        Ok(_) | Err(Errno::EEXIST) => open(root, path, OFlag::O_PATH, Follow::InRoot),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether a link's text is this one, without following it.
+pub fn link_is(dir: BorrowedFd, name: &CStr, target: &CStr) -> bool {
+    files::read_link(dir, name, &mut [0; PATH_MAX]).is_ok_and(|text| text == target)
+}
+
+/// Whether the calling process' current directory lies below its root: getcwd(2) answers `(unreachable)` when it does not
+/// (CVE-2024-21626).
+pub fn cwd_is_inside() -> bool {
+    let mut buffer = [0_u8; PATH_MAX];
+    // SAFETY: the raw call fills at most the length given; glibc's wrapper would fall back to a walk of its own.
+    let len = unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), PATH_MAX) };
+    len > 0 && buffer[0] == b'/'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Tree {
+            let dir = std::env::temp_dir().join(format!("brig-path-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(dir.join("root/etc/sub")).unwrap();
+            std::fs::write(dir.join("root/etc/file"), "in").unwrap();
+            std::fs::write(dir.join("secret"), "out").unwrap();
+            symlink("/etc", dir.join("root/abs")).unwrap();
+            symlink("../../../secret", dir.join("root/etc/escape")).unwrap();
+            symlink("/secret", dir.join("root/absescape")).unwrap();
+            symlink("loop", dir.join("root/loop")).unwrap();
+            symlink("/nowhere/file", dir.join("root/dangling")).unwrap();
+            Tree(dir)
+        }
+        fn root(&self) -> OwnedFd {
+            openat(nix::fcntl::AT_FDCWD, &self.0.join("root"), OFlag::O_PATH, Mode::empty()).unwrap()
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    type Open = fn(BorrowedFd, &CStr, OFlag, Follow) -> SysResult<OwnedFd>;
+
+    #[test]
+    fn the_walk_and_openat2_agree_and_stay_inside() {
+        let tree = Tree::new("agree");
+        let root = tree.root();
+        let cases: &[(&CStr, Follow, Result<&str, Errno>)] = &[
+            (c"/etc/file", Follow::InRoot, Ok("etc/file")),
+            (c"abs/file", Follow::InRoot, Ok("etc/file")),
+            (c"abs/../../../etc/./file", Follow::InRoot, Ok("etc/file")),
+            (c"abs/file", Follow::NoSymlinks, Err(Errno::ELOOP)),
+            (c"etc/escape", Follow::InRoot, Err(Errno::ENOENT)),
+            (c"absescape", Follow::InRoot, Err(Errno::ENOENT)),
+            (c"loop", Follow::InRoot, Err(Errno::ELOOP)),
+            (c"dangling", Follow::InRoot, Err(Errno::ENOENT)),
+            (c"etc/file/x", Follow::InRoot, Err(Errno::ENOTDIR)),
+            (c".", Follow::InRoot, Ok("")),
+            (c"../..", Follow::InRoot, Ok("")),
+        ];
+        for (path, follow, expected) in cases {
+            for (name, open) in [("openat2", open as Open), ("walk", walk as Open)] {
+                let got = open(root.as_fd(), path, OFlag::O_PATH, *follow)
+                    .map(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap());
+                let expected = expected.map(|p| tree.0.join("root").join(p).components().collect::<PathBuf>());
+                assert_eq!(got, expected, "{name} {path:?} {follow:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn directories_and_files_are_made_inside() {
+        let tree = Tree::new("make");
+        let root = tree.root();
+        make_dirs(root.as_fd(), c"/abs/new/deep", Mode::from_bits_truncate(0o755)).unwrap();
+        assert!(tree.0.join("root/etc/new/deep").is_dir());
+        make_file(root.as_fd(), c"abs/new/mount-point").unwrap();
+        assert!(tree.0.join("root/etc/new/mount-point").is_file());
+        assert_eq!(make_file(root.as_fd(), c"dangling").unwrap_err(), Errno::ENOENT);
+        assert_eq!(make_dirs(root.as_fd(), c"etc/file/x", Mode::empty()).unwrap_err(), Errno::ENOTDIR);
+        assert!(!tree.0.join("nowhere").exists());
+        assert_eq!(std::fs::read_to_string(tree.0.join("secret")).unwrap(), "out");
+    }
+}

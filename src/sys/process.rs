@@ -1,0 +1,201 @@
+//! clone3(2), pidfds, waiting, prctl(2).
+
+use super::{Errno, SysResult, check};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A process made by [`clone3`], as its parent holds it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its ID in the caller's PID namespace.
+    pub pid: i32,
+    /// A pidfd for it.
+    pub pidfd: OwnedFd,
+}
+
+/// `CLONE_INTO_CGROUP` (Linux 5.7); libc has it only as a signed constant that does not fit on every target.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks with clone3(2) (Linux 5.3): `flags` are `CLONE_*` bits for new namespaces; a pidfd is always made.
+///
+/// With `cgroup`, a directory of the cgroup v2 tree, the child starts inside it (Linux 5.7). With `CLONE_PARENT` among the
+/// flags the child becomes a sibling. Returns `None` in the child, which runs on a copy of the caller's memory and must
+/// neither allocate nor take locks, since another thread of the caller may have held one.
+///
+/// # Errors
+/// As clone3(2).
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> SysResult<Option<Child>> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain data, and all zeroes is a valid value of it.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    // CLONE_PARENT takes the exit signal of the caller and refuses another one.
+    args.exit_signal = if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
+    if let Some(fd) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and a stack of its own the call is a fork; args outlives it.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel stored a fresh fd there, which nothing else owns.
+    Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
+}
+
+/// pidfd_open(2) (Linux 5.3).
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: i32) -> SysResult<OwnedFd> {
+    // SAFETY: plain integers in, a fresh fd (close-on-exec by definition) out.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as i32)) }
+}
+
+/// pidfd_send_signal(2) (Linux 5.1).
+///
+/// # Errors
+/// `ESRCH` when the process is gone, `EINVAL` for a signal number that does not exist.
+pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> SysResult<()> {
+    // SAFETY: plain integers; a null siginfo is allowed.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    })?;
+    Ok(())
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// The exit status that a shell would give: 128 + n for signal n.
+    pub fn status(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Waits for a child of the caller to end, by pidfd (`P_PIDFD`, Linux 5.4), and reaps it.
+///
+/// # Errors
+/// `ECHILD` when it is not the caller's child (any more).
+pub fn wait(pidfd: BorrowedFd) -> SysResult<Ended> {
+    loop {
+        // SAFETY: siginfo_t is plain data, and all zeroes is a valid value of it.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: info is a valid place for the answer.
+        let ret = unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as u32, &raw mut info, libc::WEXITED) };
+        match check(ret.into()) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => {
+                // SAFETY: waitid filled in the fields of a SIGCHLD.
+                let status = unsafe { info.si_status() };
+                return Ok(if info.si_code == libc::CLD_EXITED {
+                    Ended::Exited(status)
+                } else {
+                    Ended::Signaled(status)
+                });
+            }
+        }
+    }
+}
+
+/// Ends the calling process at once: no destructors, no handlers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit only ends the process.
+    unsafe { libc::_exit(status) }
+}
+
+/// prctl(2) with plain numbers.
+///
+/// # Errors
+/// As prctl(2).
+pub fn prctl(option: i32, a: u64, b: u64) -> SysResult<i32> {
+    // SAFETY: the options used take integers only.
+    check(unsafe { libc::prctl(option, a, b, 0, 0) }.into()).map(|v| v as i32)
+}
+
+/// execve(2). The arrays are argv and envp as the kernel wants them; returns only on failure.
+///
+/// # Errors
+/// As execve(2).
+pub fn execve(path: &std::ffi::CStr, argv: &super::CArray, envp: &super::CArray) -> Errno {
+    // SAFETY: both arrays are null-terminated and point at C strings that they own.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    Errno::last()
+}
+
+/// execveat(2) on an open file itself (`AT_EMPTY_PATH`); returns only on failure.
+///
+/// # Errors
+/// As execveat(2).
+pub fn fexecve(file: BorrowedFd, argv: &super::CArray, envp: &super::CArray) -> Errno {
+    // SAFETY: as for execve; the empty path is static.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
+
+/// Sets close-on-exec on every fd from `first` up (close_range(2), `CLOSE_RANGE_CLOEXEC`, Linux 5.11).
+///
+/// # Errors
+/// `ENOSYS` or `EINVAL` on older kernels.
+pub fn cloexec_from(first: u32) -> SysResult<()> {
+    // SAFETY: plain integers; no fd is closed, so no owner loses one.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Blocks every signal in the calling thread and returns the mask that was in force.
+pub fn block_signals() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data that sigfillset and sigprocmask fill in; neither can fail with valid arguments.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+        old
+    }
+}
+
+/// Puts a signal mask back.
+pub fn restore_signals(mask: &libc::sigset_t) {
+    // SAFETY: mask is a valid set.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+}
+
+/// Gives every signal its default disposition and empties the mask, as a fresh program expects.
+pub fn reset_signals() {
+    // SAFETY: sigaction with SIG_DFL runs no code of ours; the two signals that can't be changed answer EINVAL.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..=64 {
+            let mut old: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction != libc::SIG_DFL {
+                libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            }
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
