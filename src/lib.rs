@@ -6,6 +6,8 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod clock;
+pub mod commands;
 pub mod engine;
 pub mod error;
 pub mod host;

@@ -1,3 +1,10 @@
 //! Floor 3: plan, launch, containers.
 
+pub mod attend;
+pub mod child;
+pub mod container;
+pub mod exec;
+pub mod launch;
 pub mod plan;
+pub mod store;
+pub mod wire;

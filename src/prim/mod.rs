@@ -9,6 +9,7 @@ pub mod intelrdt;
 pub mod mounts;
 pub mod namespaces;
 pub mod netdev;
+pub mod own_binary;
 pub mod rootfs;
 pub mod seccomp;
 pub mod terminal;

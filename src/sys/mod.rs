@@ -40,3 +40,40 @@ pub fn namespace_kind(namespace: std::os::fd::BorrowedFd) -> SysResult<i32> {
 pub fn close(fd: std::os::fd::OwnedFd) {
     drop(fd);
 }
+
+/// sethostname(2).
+///
+/// # Errors
+/// `EINVAL` for a name of more than 64 bytes.
+pub fn set_hostname(name: &std::ffi::CStr) -> SysResult<()> {
+    // SAFETY: the kernel reads as many bytes as the length says.
+    check(unsafe { libc::sethostname(name.as_ptr(), name.to_bytes().len()) }.into()).map(drop)
+}
+
+/// setdomainname(2).
+///
+/// # Errors
+/// `EINVAL` for a name of more than 64 bytes.
+pub fn set_domainname(name: &std::ffi::CStr) -> SysResult<()> {
+    // SAFETY: the kernel reads as many bytes as the length says.
+    check(unsafe { libc::setdomainname(name.as_ptr(), name.to_bytes().len()) }.into()).map(drop)
+}
+
+/// The magic number of the filesystem that an open file is on, see statfs(2).
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn filesystem(fd: std::os::fd::BorrowedFd) -> SysResult<i64> {
+    nix::sys::statfs::fstatfs(fd).map(|found| found.filesystem_type().0 as i64)
+}
+
+/// Gives an inherited stream to a user, unless it is the null device or is that user's already; whether it works or not.
+pub fn own_stream(fd: i32, uid: u32) {
+    // SAFETY: stat is plain data; a number that is no open fd answers EBADF to each call.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        if libc::fstat(fd, &raw mut found) == 0 && found.st_uid != uid && found.st_rdev != libc::makedev(1, 3) {
+            libc::fchown(fd, uid, u32::MAX);
+        }
+    }
+}

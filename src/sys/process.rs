@@ -65,6 +65,17 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> SysResult<()> {
     Ok(())
 }
 
+/// pidfd_getfd(2) (Linux 5.6): a copy of another process' fd.
+///
+/// # Errors
+/// `EPERM` when the process may not be traced.
+pub fn pidfd_getfd(pidfd: BorrowedFd, number: i32) -> SysResult<OwnedFd> {
+    // SAFETY: plain integers in, a fresh fd (close-on-exec by definition) out.
+    unsafe {
+        Ok(OwnedFd::from_raw_fd(check(libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0))? as i32))
+    }
+}
+
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {

@@ -68,9 +68,17 @@ pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> SysResult<()> {
 /// # Errors
 /// `EPERM` when the hard limit would rise without CAP_SYS_RESOURCE.
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> SysResult<()> {
+    set_rlimit_of(0, resource, soft, hard)
+}
+
+/// prlimit(2) on another process: sets soft and hard limit.
+///
+/// # Errors
+/// As [`set_rlimit`].
+pub fn set_rlimit_of(pid: i32, resource: u32, soft: u64, hard: u64) -> SysResult<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: limit is a valid rlimit64; a null pointer asks for no answer.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null::<u8>()) })?;
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, std::ptr::null::<u8>()) })?;
     Ok(())
 }
 

@@ -1,3 +1,81 @@
-//! The plan: validate, compile, describe.
+//! The plan: everything that is to be done, in order, with every path, number and string that it takes. Compiled once from a
+//! validated config; parent and child hold the same plan, so that a failure crosses as a step's number.
 
+mod compile;
+mod program;
+mod step;
 pub mod validate;
+
+pub(crate) use compile::flag_names;
+pub use compile::{ExecInputs, Inputs, Options, create, exec, late_steps, root_path};
+pub use program::{HookState, Program, home_of};
+pub use step::{Op, Step, Sync};
+
+use crate::prim::namespaces::{Joined, Maps};
+use std::fmt;
+
+/// A compiled plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// Namespaces that clone3 itself creates, as `CLONE_NEW*` bits.
+    pub clone_flags: u64,
+    /// A PID namespace that the child is to be born into.
+    pub pid_namespace: Option<Joined>,
+    /// The steps of a process in between, where namespaces have to be joined or set up before the container's own can be
+    /// created; with the bits of what it then creates.
+    pub stage: Option<(Vec<Step>, u64)>,
+    /// The maps of a new user namespace.
+    pub maps: Option<Maps>,
+    /// ID-mapped mounts: the step that makes each.
+    pub idmaps: Vec<IdMap>,
+    /// What the parent does for a child whose user namespace could not: steps at the time of the maps.
+    pub by_parent: Vec<Step>,
+    /// Steps up to the gate.
+    pub setup: Vec<Step>,
+    /// Steps after `start`.
+    pub late: Vec<Step>,
+    /// The program.
+    pub exec: Program,
+    /// The state that hooks in the container read.
+    pub hook_state: HookState,
+    /// What was left out, and why; for the log.
+    pub warnings: Vec<String>,
+}
+
+/// An ID-mapped mount.
+#[derive(Debug)]
+pub struct IdMap {
+    /// The step that attaches it.
+    pub step: usize,
+    /// Whether the mounts below it are mapped, too.
+    pub recursive: bool,
+    /// Its own maps; those of the container's user namespace without.
+    pub maps: Option<Maps>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, number: String, step: &Step| {
+            let phrase = step.op.to_string();
+            match step.at.as_str() {
+                "" => writeln!(f, "{number:>5}  {phrase}"),
+                at => writeln!(f, "{number:>5}  {phrase}  [{at}]"),
+            }
+        };
+        if let Some((steps, _)) = &self.stage {
+            writeln!(f, "stage:")?;
+            for (number, step) in steps.iter().enumerate() {
+                line(f, format!("s{number}"), step)?;
+            }
+        }
+        writeln!(f, "create:")?;
+        for (number, step) in self.setup.iter().enumerate() {
+            line(f, number.to_string(), step)?;
+        }
+        writeln!(f, "start:")?;
+        for (number, step) in self.late.iter().enumerate() {
+            line(f, (self.setup.len() + number).to_string(), step)?;
+        }
+        Ok(())
+    }
+}

@@ -93,7 +93,12 @@ pub enum CopyUp {
 impl Mount {
     /// Whether this is a new procfs.
     pub fn is_proc(&self) -> bool {
-        matches!(&self.what, What::New { fstype, .. } if fstype.as_c_str() == c"proc")
+        self.is_type(c"proc")
+    }
+
+    /// Whether this is a new filesystem of a type.
+    pub fn is_type(&self, name: &CStr) -> bool {
+        matches!(&self.what, What::New { fstype, .. } if fstype.as_c_str() == name)
     }
 }
 

@@ -1,0 +1,228 @@
+//! Floor 4: the command line. One file a command; flags in, engine calls, exit status out.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod log;
+mod plan;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use crate::engine::store::Store;
+use crate::error::{Error, Kind, Result};
+use crate::prim::cgroup::Manager;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// brig, an OCI container runtime
+#[derive(Debug, Parser)]
+#[command(name = "brig", disable_version_flag = true, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Directory for the state of containers (default: /run/brig, or $XDG_RUNTIME_DIR/brig for other users than root)
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Where messages go besides stderr: PATH, file:PATH, journald:NAME, syslog:NAME
+    #[arg(long, value_name = "DESTINATION")]
+    log: Option<String>,
+    /// Form of the lines in --log
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+    /// Least level that is logged
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "warning", "info", "debug", "trace"])]
+    log_level: Option<String>,
+    /// Log at level debug
+    #[arg(long)]
+    debug: bool,
+    /// Short for --cgroup-manager systemd
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Who makes cgroups
+    #[arg(long, value_name = "MANAGER", value_parser = ["cgroupfs", "systemd", "disabled"])]
+    cgroup_manager: Option<String>,
+    /// Accepted for callers of runc; brig sees for itself
+    #[arg(long, value_name = "BOOL", hide = true)]
+    rootless: Option<String>,
+    /// Accepted for callers of runc
+    #[arg(long, value_name = "PATH", hide = true)]
+    criu: Option<PathBuf>,
+    /// Print the version
+    #[arg(short = 'v', long)]
+    version: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Create),
+    Delete(delete::Delete),
+    Exec(exec::Exec),
+    Features(features::Features),
+    Kill(kill::Kill),
+    List(list::List),
+    Plan(plan::Plan),
+    Run(run::Run),
+    Spec(spec::Spec),
+    Start(start::Start),
+    State(state::State),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Create(_) => "create",
+            Command::Delete(_) => "delete",
+            Command::Exec(_) => "exec",
+            Command::Features(_) => "features",
+            Command::Kill(_) => "kill",
+            Command::List(_) => "list",
+            Command::Plan(_) => "plan",
+            Command::Run(_) => "run",
+            Command::Spec(_) => "spec",
+            Command::Start(_) => "start",
+            Command::State(_) => "state",
+        }
+    }
+
+    /// The container that the command is about, for messages.
+    fn id(&self) -> &str {
+        match self {
+            Command::Create(c) => &c.id,
+            Command::Delete(c) => &c.id,
+            Command::Exec(c) => &c.id,
+            Command::Kill(c) => &c.id,
+            Command::Run(c) => &c.create.id,
+            Command::Start(c) => &c.id,
+            Command::State(c) => &c.id,
+            Command::Features(_) | Command::List(_) | Command::Plan(_) | Command::Spec(_) => "",
+        }
+    }
+
+    /// Commands that put a child of brig into a container.
+    fn enters_a_container(&self) -> bool {
+        matches!(self, Command::Create(_) | Command::Run(_) | Command::Exec(_))
+    }
+
+    fn run(self, context: &Context) -> Result<i32> {
+        match self {
+            Command::Create(c) => c.run(context).map(|()| 0),
+            Command::Delete(c) => c.run(context).map(|()| 0),
+            Command::Exec(c) => c.run(context),
+            Command::Features(c) => c.run().map(|()| 0),
+            Command::Kill(c) => c.run(context).map(|()| 0),
+            Command::List(c) => c.run(context).map(|()| 0),
+            Command::Plan(c) => c.run(context).map(|()| 0),
+            Command::Run(c) => c.run(context),
+            Command::Spec(c) => c.run().map(|()| 0),
+            Command::Start(c) => c.run(context).map(|()| 0),
+            Command::State(c) => c.run(context).map(|()| 0),
+        }
+    }
+}
+
+/// What every command gets.
+struct Context {
+    store: Store,
+    manager: Manager,
+    log: log::Log,
+}
+
+impl Context {
+    fn warn(&self, warnings: &[String]) {
+        warnings.iter().for_each(|warning| self.log.write(log::Level::Warn, warning));
+    }
+
+    /// Hooks that failed where the spec says to go on.
+    fn warn_of(&self, errors: &[Error]) {
+        errors.iter().for_each(|error| self.log.write(log::Level::Warn, &error.to_string()));
+    }
+}
+
+/// The `brig` command: reads the arguments, runs the command, prints an error in one place.
+pub fn main() -> ExitCode {
+    if is_version(std::env::args_os().skip(1)) {
+        print_version();
+        return ExitCode::SUCCESS;
+    }
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let (name, id) = (command.name(), command.id().to_owned());
+    let failed = if name == "exec" { 255 } else { 1 };
+    let log = match log::Log::open(&global) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("brig: --log: {error}");
+            return ExitCode::from(failed);
+        }
+    };
+    let result = context(&global, log.clone(), command.enters_a_container()).and_then(|context| command.run(&context));
+    match result {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
+        Err(error) => {
+            let shown: String = id.chars().take(64).collect();
+            let place = if shown.is_empty() { name.to_owned() } else { format!("{name} {shown}") };
+            log.write(log::Level::Error, &format!("{place}: {error}"));
+            eprintln!("brig: {place}: {error}");
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn context(global: &Global, log: log::Log, enters: bool) -> Result<Context> {
+    if enters {
+        crate::prim::own_binary::protect()?;
+    }
+    let manager = match global.cgroup_manager.as_deref() {
+        Some("systemd") => Manager::Systemd,
+        Some("disabled") => Manager::Disabled,
+        None if global.systemd_cgroup => Manager::Systemd,
+        _ => Manager::Cgroupfs,
+    };
+    let store = Store::new(global.root.clone().unwrap_or_else(Store::default_root));
+    Ok(Context { store, manager, log })
+}
+
+/// `brig --version`, the one flag that is a command; engines ask it often.
+fn is_version(mut args: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    args.next().is_some_and(|first| first == "--version" || first == "-v")
+}
+
+fn print_version() {
+    println!(
+        "brig version {}\nspec: {}\nlibseccomp: {}",
+        env!("CARGO_PKG_VERSION"),
+        crate::spec::VERSION_MAX,
+        crate::prim::seccomp::library_version()
+    );
+}
+
+/// How many fds from 3 up a program gets, and what it is told of them: those of `--preserve-fds`, and those of socket
+/// activation (sd_listen_fds(3)), which come first and are passed on as the container's first process' own.
+fn listen_fds(preserve: u32) -> (u32, Vec<String>) {
+    match std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).filter(|n| *n > 0) {
+        Some(n) => (preserve + n, vec![format!("LISTEN_FDS={n}"), "LISTEN_PID=1".into()]),
+        None => (preserve, Vec::new()),
+    }
+}
+
+/// An error of a flag.
+fn flag_error(flag: &str, what: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Invalid, format!("{flag}: {what}"))
+}

@@ -1,0 +1,361 @@
+//! The child between clone and exec: walks the steps with system calls. Nothing here allocates, formats, locks or panics;
+//! debug builds end a child that does (see [`crate::sys::alloc`]).
+
+use super::plan::{HookState, Op, Plan, Program, Step, Sync};
+use super::wire::{self, LATE, Message, STAGE};
+use crate::prim::{attributes, capabilities, hooks, mounts, rootfs, terminal};
+use crate::sys::cred::{self, CapMasks};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::path::{self, Follow};
+use crate::sys::process::{self, exit_now, prctl};
+use crate::sys::{At, Call, Errno, Failure, alloc, files, sched, seccomp, socket};
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, SFlag, fstat, stat};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Exit status of a child that could not set the container up; nobody but its parent sees it.
+const SETUP_FAILED: i32 = 255;
+
+/// CAP_SYS_ADMIN, which loading a filter without no_new_privs takes.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// What the child carries from step to step.
+struct State<'w> {
+    wire: BorrowedFd<'w>,
+    /// The root filesystem, before and after the pivot.
+    root: Option<OwnedFd>,
+    /// A procfs of the container that nothing is mounted over.
+    procfs: Option<OwnedFd>,
+    /// The tmpfs that covers masked directories.
+    cover: Option<OwnedFd>,
+    /// The connection of `start`, which hears of failures after the gate.
+    starter: Option<OwnedFd>,
+    /// The candidate that FindProgram found.
+    program: usize,
+    /// Whether the working directory has been entered.
+    cwd: bool,
+    /// What a failed hook said besides its errno.
+    detail: i32,
+}
+
+impl State<'_> {
+    fn root(&self) -> Result<BorrowedFd<'_>, Failure> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Failure::check(Errno::EBADF))
+    }
+
+    fn reports_to(&self) -> BorrowedFd<'_> {
+        self.starter.as_ref().map_or(self.wire, AsFd::as_fd)
+    }
+}
+
+/// Ends the process should a defect unwind it, before it can return into the parent's code.
+struct NoReturn;
+
+impl Drop for NoReturn {
+    fn drop(&mut self) {
+        exit_now(SETUP_FAILED);
+    }
+}
+
+/// Runs the plan in a fresh clone; never returns.
+pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
+    let _guard = NoReturn;
+    alloc::forbid();
+    process::reset_signals();
+    nix::sys::stat::umask(Mode::empty());
+    let mut state =
+        State { wire, root: None, procfs: None, cover: None, starter: None, program: 0, cwd: false, detail: 0 };
+    let Plan { stage, setup, late, exec, hook_state, .. } = plan;
+    if let Some((steps, flags)) = stage {
+        walk(STAGE, steps, exec, hook_state, &mut state);
+        match process::clone3(*flags | libc::CLONE_PARENT as u64, None) {
+            Ok(None) => {}
+            Ok(Some(born)) => {
+                let told = wire::tell_born(wire, born.pid, born.pidfd.as_fd());
+                exit_now(if told.is_ok() { 0 } else { SETUP_FAILED })
+            }
+            Err(errno) => {
+                let failure = Failure { call: Call::Fork, errno };
+                let step = STAGE | (steps.len() as u16).saturating_sub(1);
+                let _ = wire::tell(wire, Message::Failed { step, failure, detail: 0 });
+                exit_now(SETUP_FAILED)
+            }
+        }
+    }
+    hook_state.set_pid(std::process::id());
+    walk(0, setup, exec, hook_state, &mut state);
+    walk(LATE, late, exec, hook_state, &mut state);
+    exit_now(SETUP_FAILED)
+}
+
+/// Does the steps in order; one that fails is reported and ends the process.
+fn walk(base: u16, steps: &[Step], exec: &Program, hook_state: &HookState, state: &mut State) {
+    for (number, Step { op, .. }) in steps.iter().enumerate() {
+        if let Err(failure) = step(op, exec, hook_state.bytes(base == LATE), state) {
+            let step = base | number as u16;
+            let _ = wire::tell(state.reports_to(), Message::Failed { step, failure, detail: state.detail });
+            exit_now(SETUP_FAILED);
+        }
+    }
+}
+
+#[allow(clippy::too_many_lines, reason = "one arm a step")]
+fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result<(), Failure> {
+    match op {
+        Op::JoinCgroup(file) => files::write_to(None, file, b"0").at(Call::Write),
+        Op::Sync(sync) => meet(*sync, state),
+        Op::NamespaceRoot { uid, gid } => {
+            // Denied in a namespace that an unprivileged user made; then there are no groups to drop, either.
+            let _ = cred::set_groups(&[]);
+            cred::set_gid(*gid).at(Call::SetGid)?;
+            cred::set_uid(*uid).at(Call::SetUid)?;
+            // The switch makes the process dumpable anew.
+            prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Call::Prctl).map(drop)
+        }
+        Op::Unshare { flags, .. } => nix::sched::unshare(CloneFlags::from_bits_retain(*flags as i32)).at(Call::Unshare),
+        Op::TimeOffsets(text) => files::write_to(None, c"/proc/self/timens_offsets", text.to_bytes()).at(Call::Write),
+        Op::Setns { fd, flag, .. } => setns(fd.as_fd(), *flag),
+        Op::JoinContainer { pidfd, flags } => {
+            setns(pidfd.as_fd(), *flags)?;
+            if flags & libc::CLONE_NEWNS as u64 != 0 {
+                state.root = Some(files::open(None, c"/", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?);
+            }
+            Ok(())
+        }
+        Op::EnterDir(root) => {
+            rootfs::enter(root.as_fd())?;
+            state.root = Some(files::open(None, c"/", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?);
+            Ok(())
+        }
+        Op::Undumpable => prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Call::Prctl).map(drop),
+        Op::Session => match nix::unistd::setsid() {
+            // Already a leader: a session of its own it has.
+            Ok(_) | Err(Errno::EPERM) => Ok(()),
+            Err(errno) => Err(Failure { call: Call::Setsid, errno }),
+        },
+        Op::Hostname(name) => crate::sys::set_hostname(name).at(Call::SetHostname),
+        Op::Domainname(name) => crate::sys::set_domainname(name).at(Call::SetDomainname),
+        Op::Loopback => socket::loopback_up().at(Call::Loopback),
+        Op::OomScoreAdj(value) => files::write_to(None, c"/proc/self/oom_score_adj", value.to_bytes()).at(Call::Write),
+        Op::DetachMounts => {
+            let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+            nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)
+        }
+        Op::AttachRoot { tree, path } => {
+            let place = files::open(None, path, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
+            mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+            hold_root(tree, state)
+        }
+        Op::OpenRoot(root) => hold_root(root, state),
+        Op::Mount(mount) => {
+            let made = mounts::apply(mount, state.root()?)?;
+            if mount.is_proc() {
+                state.procfs = Some(made);
+            }
+            Ok(())
+        }
+        Op::HoldProc => {
+            if state.procfs.is_none() {
+                state.procfs = Some(rootfs::private_proc(false)?);
+            }
+            Ok(())
+        }
+        Op::Node(node) => rootfs::make_node(node, state.root()?),
+        Op::BindNode { path, tree } => rootfs::bind_node(path, tree.as_fd(), state.root()?),
+        Op::Link { name, target } => rootfs::make_link(name, target, state.root()?),
+        Op::Terminal { socket, size, console } => make_terminal(socket.as_fd(), *size, *console, state),
+        Op::Hook(hook) => hooks::apply(hook, hook_state).map_err(|failed| {
+            state.detail = failed.detail();
+            Failure { call: Call::Hook, errno: failed.errno() }
+        }),
+        Op::Pivot => rootfs::pivot(state.root()?),
+        Op::MoveRoot => rootfs::move_root(state.root()?),
+        Op::Chroot => rootfs::enter(state.root()?),
+        Op::RootPropagation { kind, recursive, .. } => {
+            let change = Attributes { propagation: *kind, ..Attributes::default() };
+            mount::set_attributes(state.root()?, change, *recursive, None).at(Call::MountSetattr)
+        }
+        Op::RootReadonly => {
+            let change = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+            mount::set_attributes(state.root()?, change, false, None).at(Call::MountSetattr)
+        }
+        Op::Sysctl { path, value } => {
+            let procfs = state.procfs.as_ref().ok_or(Failure::check(Errno::EBADF))?;
+            rootfs::write_proc(procfs.as_fd(), path, value.to_bytes())
+        }
+        Op::Readonly(path) => rootfs::make_readonly(path, state.root()?),
+        Op::Mask(path) => {
+            let State { root, cover, .. } = state;
+            rootfs::mask(path, root.as_ref().ok_or(Failure::check(Errno::EBADF))?.as_fd(), cover)
+        }
+        Op::MakeCwd(path) => rootfs::make_cwd(path, state.root()?),
+        Op::Rlimit(limit) => sched::set_rlimit(limit.resource, limit.soft, limit.hard).at(Call::Rlimit),
+        Op::Scheduler(attr) => sched::set_scheduler(attr).at(Call::SchedSetattr),
+        Op::IoPriority { class, level } => sched::set_io_priority(*class, *level).at(Call::Ioprio),
+        Op::Affinity(mask) => sched::set_affinity(mask).at(Call::SchedAffinity),
+        Op::MemoryPolicy(policy) => attributes::apply_memory_policy(policy),
+        Op::Personality(persona) => sched::set_personality(*persona).at(Call::Personality),
+        Op::Keyring(name) => match sched::join_session_keyring(name) {
+            // A kernel without keys has no session keyring to share.
+            Ok(()) | Err(Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(Failure { call: Call::Keyctl, errno }),
+        },
+        Op::Label { file, value } => label(file, value, state),
+        Op::OwnStdio(uid) => own_stdio(*uid),
+        Op::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Call::Prctl).map(drop),
+        Op::Bounding(keep) => capabilities::apply_bounding(*keep),
+        Op::CloseFds(first) => process::cloexec_from(*first).at(Call::CloseRange),
+        Op::Groups(groups) => cred::set_groups(groups).at(Call::SetGroups),
+        Op::Gid(gid) => cred::set_gid(*gid).at(Call::SetGid),
+        Op::Uid(uid) => {
+            prctl(libc::PR_SET_KEEPCAPS, 1, 0).at(Call::Prctl)?;
+            cred::set_uid(*uid).at(Call::SetUid)?;
+            prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Call::Prctl).map(drop)
+        }
+        Op::Cwd { path, last } => enter_cwd(path, *last, state),
+        Op::Umask(mask) => {
+            nix::sys::stat::umask(Mode::from_bits_truncate(*mask));
+            Ok(())
+        }
+        Op::FindProgram => find(exec, state),
+        Op::Gate(listener) => {
+            state.starter = Some(socket::accept(listener.as_fd()).at(Call::Accept)?);
+            Ok(())
+        }
+        Op::Seccomp { filter, raise } => load_filter(filter, *raise, state),
+        Op::Capabilities(sets) => capabilities::apply(sets),
+        Op::Exec => {
+            let program = exec.candidates.get(state.program).ok_or(Failure::check(Errno::ENOENT))?;
+            Err(Failure { call: Call::Exec, errno: process::execve(program, &exec.argv, &exec.envp) })
+        }
+    }
+}
+
+/// Tells the parent that a sync point is reached, and waits for its leave.
+fn meet(sync: Sync, state: &State) -> Result<(), Failure> {
+    wire::tell(state.wire, Message::At(sync, 0)).at(Call::Send)?;
+    wire::wait(state.wire).at(Call::Receive)
+}
+
+fn setns(fd: BorrowedFd, flags: u64) -> Result<(), Failure> {
+    nix::sched::setns(fd, CloneFlags::from_bits_retain(flags as i32)).at(Call::Setns)
+}
+
+fn hold_root(root: &OwnedFd, state: &mut State) -> Result<(), Failure> {
+    state.root = Some(files::open(Some(root.as_fd()), c".", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?);
+    Ok(())
+}
+
+/// The filesystem type of devpts, see statfs(2).
+const DEVPTS: i64 = 0x1cd1;
+
+/// Makes a pty in the container's own devpts, sends its master away, and takes its slave as terminal and standard streams.
+fn make_terminal(socket: BorrowedFd, size: Option<(u16, u16)>, console: bool, state: &State) -> Result<(), Failure> {
+    let root = state.root()?;
+    // Not /dev/ptmx, which may be a symlink of the image's: the multiplexer of the container's devpts itself.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
+    let master = path::open(root, c"dev/pts/ptmx", flags, Follow::InRoot).at(Call::Open)?;
+    if crate::sys::filesystem(master.as_fd()).at(Call::Stat)? != DEVPTS {
+        return Err(Failure::check(Errno::ENOTTY));
+    }
+    let slave = terminal::open_slave(master.as_fd(), size).at(Call::IoctlTty)?;
+    if console {
+        // A file of the image's, or a fresh one; never through a symlink (CVE-2026-88264).
+        let (dev, name) = path::make_parent(root, c"dev/console").at(Call::Open)?;
+        let create = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        match files::open(Some(dev.as_fd()), name, create | OFlag::O_EXCL) {
+            Ok(_) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(Failure { call: Call::Open, errno }),
+        }
+        let place = files::open(Some(dev.as_fd()), name, OFlag::O_PATH | OFlag::O_NOFOLLOW).at(Call::Open)?;
+        if path::kind(&fstat(&place).at(Call::Stat)?) == SFlag::S_IFLNK {
+            return Err(Failure { call: Call::Open, errno: Errno::ELOOP });
+        }
+        let tree = mount::clone_tree(Some(slave.as_fd()), c"", false).at(Call::CloneTree)?;
+        mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+    }
+    terminal::send_master(socket, master.as_fd()).at(Call::Send)?;
+    terminal::take(slave.as_fd()).at(Call::IoctlTty)
+}
+
+/// Writes a label to a file of this process in the held procfs. The directory is reached by number: `self` is a symlink.
+fn label(file: &str, value: &CStr, state: &State) -> Result<(), Failure> {
+    let procfs = state.procfs.as_ref().ok_or(Failure::check(Errno::EBADF))?;
+    let mut path = [0_u8; 64];
+    let mut digits = [0_u8; 10];
+    let mut pid = std::process::id();
+    let mut at = digits.len();
+    while pid > 0 {
+        at -= 1;
+        digits[at] = b'0' + (pid % 10) as u8;
+        pid /= 10;
+    }
+    let mut end = 0;
+    for byte in digits[at..].iter().chain(b"/").chain(file.as_bytes()) {
+        path[end] = *byte;
+        end += 1;
+    }
+    let name = CStr::from_bytes_until_nul(&path).map_err(|_| Failure::check(Errno::EINVAL))?;
+    rootfs::write_proc(procfs.as_fd(), name, value.to_bytes())
+}
+
+/// Pipes and terminals handed in belong to the engine's user; the container's user must be able to reopen them through
+/// /proc/self/fd. What can't be given stays as it is.
+fn own_stdio(uid: u32) -> Result<(), Failure> {
+    for fd in [0, 1, 2] {
+        crate::sys::own_stream(fd, uid);
+    }
+    Ok(())
+}
+
+/// Enters the working directory: as root first, then as the container's user, who alone may be let in (or not).
+fn enter_cwd(path: &CStr, last: bool, state: &mut State) -> Result<(), Failure> {
+    match nix::unistd::chdir(path) {
+        Ok(()) => state.cwd = true,
+        Err(Errno::EACCES | Errno::EPERM) if !last || state.cwd => {}
+        Err(errno) => return Err(Failure { call: Call::Chdir, errno }),
+    }
+    // A directory outside the root, reached through a leaked fd (CVE-2024-21626).
+    if last && !path::cwd_is_inside() {
+        return Err(Failure::check(Errno::EXDEV));
+    }
+    Ok(())
+}
+
+/// Finds the first candidate that exists and may be executed, with the rights of the container's user.
+fn find(exec: &Program, state: &mut State) -> Result<(), Failure> {
+    let mut worst = Errno::ENOENT;
+    for (number, candidate) in exec.candidates.iter().enumerate() {
+        match nix::unistd::access(candidate.as_c_str(), nix::unistd::AccessFlags::X_OK) {
+            Ok(()) => match stat(candidate.as_c_str()) {
+                Ok(found) if path::kind(&found) == SFlag::S_IFREG => {
+                    state.program = number;
+                    return Ok(());
+                }
+                Ok(_) => worst = Errno::EACCES,
+                Err(errno) => worst = errno,
+            },
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => worst = errno,
+        }
+    }
+    Err(Failure { call: Call::Exec, errno: worst })
+}
+
+/// Loads the filter; one that notifies hands its listener to the parent, which fetches it by number.
+fn load_filter(filter: &crate::prim::seccomp::Filter, raise: bool, state: &State) -> Result<(), Failure> {
+    if raise {
+        let now = cred::get_caps().at(Call::Capset)?;
+        let masks = CapMasks { effective: now.effective | SYS_ADMIN & now.permitted, ..now };
+        cred::set_caps(masks).at(Call::Capset)?;
+    }
+    let listener = seccomp::load(&filter.program, filter.flags).at(Call::Seccomp)?;
+    if let Some(listener) = listener {
+        wire::tell(state.wire, Message::At(Sync::Notify, listener.as_raw_fd())).at(Call::Send)?;
+        wire::wait(state.wire).at(Call::Receive)?;
+    }
+    Ok(())
+}

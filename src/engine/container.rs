@@ -1,0 +1,506 @@
+//! The life of a container: create, start, kill, delete, and what run needs on top.
+
+use super::launch::{self, Event, launch};
+use super::plan::{self, HookState, Inputs, Options, Plan};
+use super::store::{Entry, Saved, Status, Store, oci_state, start_time, wrong_status};
+use super::wire::{self, LATE, Message};
+use crate::error::{Context, Error, Kind, Problem, Result};
+use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager};
+use crate::prim::{hooks, netdev};
+use crate::spec::{Hook, Loaded, NamespaceType, Resources, Spec};
+use crate::sys::process::{self, Child};
+use crate::sys::{files, socket};
+use nix::fcntl::OFlag;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What `create` and `run` are asked for.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The container's ID.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// Another place for config.json.
+    pub config: Option<PathBuf>,
+    /// Flags of the plan.
+    pub options: Options,
+    /// Who makes cgroups.
+    pub manager: Manager,
+    /// `--console-socket`, connected; or one end of a pair for a terminal of our own.
+    pub console: Option<OwnedFd>,
+    /// Whether `--console-socket` was given.
+    pub console_socket: bool,
+    /// Whether nobody stays for the terminal (create, run --detach).
+    pub detached: bool,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// `--pidfd-socket`.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Whether the program waits for `start`.
+    pub gated: bool,
+}
+
+/// A container that has just been made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its first process.
+    pub child: Child,
+    /// Its state.
+    pub saved: Saved,
+    /// Its config.
+    pub spec: Spec,
+    /// What was left out, and why.
+    pub warnings: Vec<String>,
+    entry: Entry,
+}
+
+/// Reads and validates the config of a bundle.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load(request: &Request) -> Result<(PathBuf, Loaded<Spec>)> {
+    let bundle = fs::canonicalize(&request.bundle).during(|| format!("open bundle {}", request.bundle.display()))?;
+    let config = request.config.clone().unwrap_or_else(|| bundle.join("config.json"));
+    let loaded = crate::spec::load(&config)?;
+    let context = plan::validate::Context {
+        rootless: !nix::unistd::geteuid().is_root(),
+        bundle: Some(&bundle),
+        console_socket: request.console_socket,
+        detached: request.detached,
+    };
+    if let Err(problems) = plan::validate::validate(&loaded, &context) {
+        return Err(Error::problems(&config.display().to_string(), &problems));
+    }
+    Ok((bundle, loaded))
+}
+
+/// Compiles the cgroups of a config.
+fn compile_cgroup(request: &Request, spec: &Spec) -> Result<CgroupPlan> {
+    static NONE: std::sync::LazyLock<Resources> = std::sync::LazyLock::new(Resources::default);
+    let layout = Layout::detect()?;
+    let wanted = cgroup::Request {
+        path: spec.linux().cgroups_path.as_deref().filter(|path| !path.is_empty()),
+        id: &request.id,
+        resources: spec.linux().resources.as_ref().unwrap_or(&NONE),
+        manager: request.manager,
+    };
+    cgroup::compile(&layout, &wanted).map_err(|problems| Error::problems("config.json", &problems))
+}
+
+/// Compiles a bundle without doing anything, for `brig plan`: the cgroups' steps and the container's.
+///
+/// # Errors
+/// As [`create`], up to the point where something would be made.
+pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
+    let (bundle, loaded) = load(request)?;
+    let spec = &loaded.value;
+    let cgroups = compile_cgroup(request, spec)?;
+    let options = Options { describe: true, ..Options::default() };
+    let pair = socket::packet_pair().during(|| "make a socket pair".into())?;
+    let plan = plan::create(Inputs {
+        id: &request.id,
+        bundle: &bundle,
+        spec,
+        options: &options,
+        join: cgroups.join_files(),
+        cgroups: &cgroups.mounts(),
+        console: Some(pair.0),
+        gate: Some(pair.1),
+        hook_state: HookState::default(),
+    })?;
+    Ok((cgroups.steps(), plan))
+}
+
+/// Creates a container; it waits for `start` when the request is gated, else its program runs.
+///
+/// # Errors
+/// What was wrong; nothing is left then.
+pub fn create(store: &Store, mut request: Request) -> Result<Made> {
+    let (bundle, loaded) = load(&request)?;
+    let Loaded { value: spec, raw, .. } = loaded;
+    let cgroups = compile_cgroup(&request, &spec)?;
+    let entry = store.reserve(&request.id)?;
+    let mut saved = Saved {
+        version: 1,
+        id: request.id.clone(),
+        oci_version: spec.oci_version.clone(),
+        rootfs: plan::root_path(&bundle, &spec),
+        bundle,
+        created: crate::clock::now(),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: spec.annotations.clone(),
+        cgroup: cgroups.record(),
+        gated: request.gated,
+        ..Saved::default()
+    };
+    let mut undo = Undo { spec: &spec, born: false };
+    match build(&entry, &mut request, &spec, &raw, &cgroups, &mut saved, &mut undo) {
+        Ok((child, warnings)) => Ok(Made { child, saved, spec, warnings, entry }),
+        Err(error) => {
+            undo.all(entry, &saved);
+            Err(error)
+        }
+    }
+}
+
+/// What a failed creation leaves to be undone.
+struct Undo<'a> {
+    spec: &'a Spec,
+    /// Whether there was a process: then the poststop hooks are due.
+    born: bool,
+}
+
+impl Undo<'_> {
+    /// Undoes in reverse. The first error is the one to tell; what fails here is left for `delete --force`.
+    fn all(&self, entry: Entry, saved: &Saved) {
+        let _ = saved.cgroup.kill(libc::SIGKILL);
+        let removed = saved.cgroup.remove();
+        let _ = remove_intel_rdt(saved);
+        if self.born {
+            let _ = run_hooks(&self.spec.hooks().poststop, "poststop", saved, "stopped");
+        }
+        if removed.is_ok() {
+            let _ = entry.remove();
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one creation, used nowhere else")]
+fn build(
+    entry: &Entry,
+    request: &mut Request,
+    spec: &Spec,
+    raw: &[u8],
+    cgroups: &CgroupPlan,
+    saved: &mut Saved,
+    undo: &mut Undo,
+) -> Result<(Child, Vec<String>)> {
+    entry.write("config.json", raw)?;
+    // Before anything is made that delete has to find, should brig be killed from here on.
+    entry.save(saved, true)?;
+    cgroups.create()?;
+    let gate = request.gated.then(|| entry.make_gate()).transpose()?;
+    let state = saved.clone();
+    let mut plan = plan::create(Inputs {
+        id: &request.id,
+        bundle: &saved.bundle,
+        spec,
+        options: &request.options,
+        join: cgroups.join_files(),
+        cgroups: &cgroups.mounts(),
+        console: request.console.take(),
+        gate,
+        hook_state: HookState::new(move |status, pid| oci_state(&state, status, pid)),
+    })?;
+    let v2 = cgroups.v2_dir()?;
+    let mut on = |event: Event| match event {
+        Event::Runtime(child) => {
+            undo.born = true;
+            saved.pid = child.pid;
+            runtime_sync(spec, saved, child)
+        }
+        Event::Notify(child, listener) => {
+            saved.pid = child.pid;
+            pass_listener(spec, saved, &listener)
+        }
+        Event::Ready(child) => {
+            undo.born = true;
+            saved.pid = child.pid;
+            saved.start_time = start_time(child.pid).map_or(0, |(time, _)| time);
+            join_intel_rdt(spec, saved)?;
+            entry.save(saved, false)?;
+            if let Some(path) = &request.pid_file {
+                write_pid_file(path, child.pid)?;
+            }
+            if let Some(path) = &request.pidfd_socket {
+                send_pidfd(path, child.pidfd.as_fd())?;
+            }
+            Ok(())
+        }
+    };
+    let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), request.gated, &mut on);
+    let mut warnings = std::mem::take(&mut plan.warnings);
+    warnings.extend(cgroups.warnings());
+    match launched {
+        Ok(child) => Ok((child, warnings)),
+        Err(error) => Err(with_oom(error, saved)),
+    }
+}
+
+/// A set-up that the OOM killer ended says so.
+fn with_oom(error: Error, saved: &Saved) -> Error {
+    match saved.cgroup.oom_kills() {
+        Some(kills) if kills > 0 => error.context("out of memory"),
+        _ => error,
+    }
+}
+
+impl Made {
+    /// Lets go of the container's lock; for a runtime that stays to attend to it.
+    pub fn unlock(self) -> (Child, Saved, Spec) {
+        (self.child, self.saved, self.spec)
+    }
+
+    /// Runs the poststart hooks of a container that was started at once.
+    ///
+    /// # Errors
+    /// The first hook that fails; the container is stopped and removed then (runtime-spec 1.3, lifecycle, step 9).
+    pub fn after_start(&self) -> Result<()> {
+        after_start(&self.entry, &self.saved, &self.spec)
+    }
+}
+
+fn after_start(entry: &Entry, saved: &Saved, spec: &Spec) -> Result<()> {
+    let result = run_hooks(&spec.hooks().poststart, "poststart", saved, "running");
+    if result.is_err() {
+        let _ = saved.process().map(|pidfd| process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
+        let _ = saved.cgroup.kill(libc::SIGKILL);
+        let _ = entry;
+    }
+    result
+}
+
+/// Starts a created container.
+///
+/// # Errors
+/// A wrong status; what kept the program from running.
+pub fn start(store: &Store, id: &str) -> Result<()> {
+    let entry = store.open(id)?;
+    let saved = entry.load()?.ok_or_else(|| wrong_status("start", id, Status::Creating))?;
+    match saved.status(entry.path()) {
+        Status::Created => {}
+        Status::Stopped => {
+            return Err(Error::new(
+                Kind::Gone,
+                format!("cannot start container {id:?}: it is stopped (process already finished)"),
+            ));
+        }
+        other => return Err(wrong_status("start", id, other)),
+    }
+    let spec = entry.config()?;
+    if spec.process.is_none() {
+        return Err(Error::invalid(format!("cannot start container {id:?}: /process: config.json has none")));
+    }
+    let gate = match entry.knock() {
+        Ok(gate) => gate,
+        Err(errno) => {
+            // A start that was killed half-way: the container has passed its gate.
+            entry.remove_gate();
+            return Err(wrong_status("start", id, saved.status(entry.path())).context(crate::error::describe(errno)));
+        }
+    };
+    let heard = wire::hear(gate.as_fd()).during(|| "read from the container".into())?;
+    entry.remove_gate();
+    match heard {
+        None => {}
+        Some(Message::Failed { step, failure, detail }) => {
+            let late = plan::late_steps(&spec)?;
+            let process = spec.process.unwrap_or_default();
+            let program = plan::Program::new(&process, None, &[])?;
+            return Err(match late.get(usize::from(step & !LATE)) {
+                Some(step) => launch::explain_step(step, &program.name, &program.not_found(), failure, detail),
+                None => Error::os(failure.call.name(), failure.errno),
+            });
+        }
+        Some(_) => return Err(Error::new(Kind::Other, "the container broke the protocol")),
+    }
+    after_start(&entry, &saved, &spec)
+}
+
+/// Sends a signal to a container: its first process, or, with `all`, every process in its cgroups.
+///
+/// # Errors
+/// [`Kind::Gone`] when it does not run any more.
+pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
+    let entry = store.open(id)?;
+    let Some(saved) = entry.load()? else { return Err(wrong_status("kill", id, Status::Creating)) };
+    if all && !saved.cgroup.pids().unwrap_or_default().is_empty() {
+        return saved.cgroup.kill(signal);
+    }
+    let pidfd = saved.process().map_err(|_| {
+        Error::new(
+            Kind::Gone,
+            format!("cannot kill container {id:?}: container not running (process already finished)"),
+        )
+    })?;
+    let sent = process::pidfd_send_signal(pidfd.as_fd(), signal).during(|| format!("kill container {id:?}"));
+    // Without a PID namespace of its own nothing but the cgroup holds the container's processes together.
+    if signal == libc::SIGKILL && !entry.config().is_ok_and(|spec| spec.linux().creates(NamespaceType::Pid)) {
+        saved.cgroup.kill(signal)?;
+    }
+    // A frozen process takes the signal only once it runs again; for SIGKILL that is what is wanted.
+    if signal == libc::SIGKILL && saved.cgroup.is_frozen() {
+        saved.cgroup.thaw()?;
+    }
+    sent
+}
+
+/// Removes a container. One that still runs is refused, or killed with `force`; with `force` one that does not exist is no
+/// error. Returns what went wrong with poststop hooks, which stop nothing.
+///
+/// # Errors
+/// What could not be removed; calling it again goes on from there.
+pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
+    let entry = match store.open(id) {
+        Err(e) if force && e.kind() == Kind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let saved = match entry.load() {
+        Ok(Some(saved)) => saved,
+        Ok(None) if force => return entry.remove().map(|()| Vec::new()),
+        Ok(None) => {
+            return Err(
+                wrong_status("delete", id, Status::Creating).hint("brig delete --force removes what is left of it")
+            );
+        }
+        // A damaged state names no process and no cgroup any more; the directory is all that can be removed.
+        Err(_) if force => return entry.remove().map(|()| Vec::new()),
+        Err(e) => return Err(e),
+    };
+    match saved.status(entry.path()) {
+        Status::Stopped | Status::Created => {}
+        _ if force => {}
+        status => {
+            return Err(wrong_status("delete", id, status)
+                .context("container is not stopped")
+                .hint(format!("kill it first, or use: brig delete --force {id}")));
+        }
+    }
+    end(&saved)?;
+    dispose(entry, &saved)
+}
+
+/// Ends every process of a container and waits until they are gone.
+fn end(saved: &Saved) -> Result<()> {
+    if let Ok(pidfd) = saved.process() {
+        let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        if saved.cgroup.is_frozen() {
+            saved.cgroup.thaw()?;
+        }
+        wait_gone(pidfd.as_fd())?;
+    }
+    // What the first process left behind: all of it where there is no PID namespace.
+    if saved.cgroup.pids().is_ok_and(|pids| !pids.is_empty()) {
+        saved.cgroup.kill(libc::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// How long a killed process may take to go; one stuck in the kernel would hold the command for ever.
+const GONE_TIMEOUT_MS: u16 = 10_000;
+
+fn wait_gone(pidfd: BorrowedFd) -> Result<()> {
+    use nix::poll::{PollFd, PollFlags, poll};
+    match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], GONE_TIMEOUT_MS) {
+        Ok(0) => Err(Error::new(Kind::Other, "the container's process does not end, 10 seconds after SIGKILL")
+            .hint("it may be stuck in the kernel; try again later")),
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Error::os("poll", errno)),
+    }
+}
+
+/// Removes what a stopped container leaves: cgroups, resctrl groups, the state; then runs the poststop hooks.
+fn dispose(entry: Entry, saved: &Saved) -> Result<Vec<Error>> {
+    saved.cgroup.remove()?;
+    remove_intel_rdt(saved)?;
+    let hooks = entry.config().map(|spec| spec.hooks().poststop.clone()).unwrap_or_default();
+    entry.remove()?;
+    Ok(hooks
+        .iter()
+        .enumerate()
+        .filter_map(|(index, hook)| run_hook(hook, "poststop", index, saved, "stopped").err())
+        .collect())
+}
+
+/// Removes a container whose process has ended, for `run`.
+///
+/// # Errors
+/// As [`delete`].
+pub fn delete_ended(store: &Store, id: &str) -> Result<Vec<Error>> {
+    delete(store, id, true)
+}
+
+fn runtime_sync(spec: &Spec, saved: &Saved, child: &Child) -> Result<()> {
+    let hooks = spec.hooks();
+    let devices = &spec.linux().net_devices;
+    if !devices.is_empty() {
+        let path = CString::new(format!("/proc/{}/ns/net", child.pid)).unwrap_or_default();
+        let netns = files::open(None, &path, OFlag::O_RDONLY)
+            .during(|| "/linux/netDevices: open the network namespace".into())?;
+        netdev::apply(devices, netns.as_fd())?;
+    }
+    run_hooks(&hooks.prestart, "prestart", saved, "creating")?;
+    run_hooks(&hooks.create_runtime, "createRuntime", saved, "creating")
+}
+
+fn run_hooks(hooks: &[Hook], point: &str, saved: &Saved, status: &str) -> Result<()> {
+    hooks.iter().enumerate().try_for_each(|(index, hook)| run_hook(hook, point, index, saved, status))
+}
+
+fn run_hook(hook: &Hook, point: &str, index: usize, saved: &Saved, status: &str) -> Result<()> {
+    let state = oci_state(saved, status, &if status == "stopped" { 0 } else { saved.pid }.to_string());
+    hooks::run(hook, state.as_bytes(), &format!("/hooks/{point}/{index}"), Some(&saved.bundle))
+}
+
+/// Sends a filter's listener to the agent at `listenerPath`, with the state of runtime-spec's "Container Process State".
+pub(super) fn pass_listener(spec: &Spec, saved: &Saved, listener: &OwnedFd) -> Result<()> {
+    let pointer = "/linux/seccomp/listenerPath";
+    let Some(seccomp) = &spec.linux().seccomp else { return Ok(()) };
+    let path = seccomp.listener_path.as_deref().unwrap_or(Path::new(""));
+    let socket = connect(path).during(|| format!("{pointer}: connect to {}", path.display()))?;
+    let state: serde_json::Value = serde_json::from_str(&oci_state(saved, "creating", &saved.pid.to_string()))
+        .map_err(|e| Error::new(Kind::Other, e.to_string()))?;
+    let message = serde_json::json!({
+        "ociVersion": saved.oci_version,
+        "fds": ["seccompFd"],
+        "pid": saved.pid,
+        "metadata": seccomp.listener_metadata.clone().unwrap_or_default(),
+        "state": state,
+    });
+    socket::send(socket.as_fd(), message.to_string().as_bytes(), Some(listener.as_fd()))
+        .during(|| format!("{pointer}: send to {}", path.display()))
+}
+
+/// Connects to a stream socket by a path of any length.
+///
+/// # Errors
+/// As connect(2).
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let context = || format!("connect to {}", path.display());
+    let Some(name) = path.file_name() else {
+        return Err(Error::problems("the request", &[Problem::new("", format!("{} is no socket", path.display()))]));
+    };
+    if path.as_os_str().len() < 108 {
+        return socket::connect(path.as_os_str().as_encoded_bytes(), false).during(context);
+    }
+    let parent = CString::new(parent.as_os_str().as_encoded_bytes()).map_err(|_| Error::invalid(context()))?;
+    let dir = files::open(None, &parent, OFlag::O_PATH | OFlag::O_DIRECTORY).during(context)?;
+    let short = format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&dir), name.to_string_lossy());
+    socket::connect(short.as_bytes(), false).during(context)
+}
+
+/// Writes a pid file whole: who finds it finds a number in it.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let context = || format!("--pid-file: write {}", path.display());
+    fs::write(&temporary, pid.to_string()).during(context)?;
+    fs::rename(&temporary, path).during(context)
+}
+
+pub(super) fn send_pidfd(path: &Path, pidfd: BorrowedFd) -> Result<()> {
+    let socket = connect(path).during(|| "--pidfd-socket".into())?;
+    socket::send(socket.as_fd(), b"pidfd", Some(pidfd)).during(|| format!("--pidfd-socket: send to {}", path.display()))
+}
+
+fn join_intel_rdt(_spec: &Spec, _saved: &mut Saved) -> Result<()> {
+    Ok(())
+}
+
+fn remove_intel_rdt(_saved: &Saved) -> Result<()> {
+    Ok(())
+}

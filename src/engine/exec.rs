@@ -1,0 +1,152 @@
+//! One more process in a running container.
+
+use super::container::{pass_listener, send_pidfd, write_pid_file};
+use super::launch::{Event, launch};
+use super::plan::{self, ExecInputs, Options};
+use super::store::{Status, Store, wrong_status};
+use crate::error::{Context, Error, Kind, Problem, Result};
+use crate::prim::namespaces::Joined;
+use crate::spec::{NamespaceType, Process, Spec};
+use crate::sys::files;
+use crate::sys::process::Child;
+use nix::fcntl::OFlag;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What `exec` is asked for.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The container's ID.
+    pub id: String,
+    /// Flags of the plan.
+    pub options: Options,
+    /// `--console-socket`, connected; or one end of a pair for a terminal of our own.
+    pub console: Option<OwnedFd>,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// `--pidfd-socket`.
+    pub pidfd_socket: Option<PathBuf>,
+    /// `--cgroup`: a cgroup below the container's.
+    pub cgroup: Option<String>,
+    /// `--ignore-paused`.
+    pub ignore_paused: bool,
+}
+
+/// The config of a container that is to be exec'd into.
+///
+/// # Errors
+/// [`Kind::NotFound`], [`Kind::Gone`] for a stopped one, [`Kind::Status`] for a paused one.
+pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::store::Saved, Spec)> {
+    let saved = store.peek(id)?;
+    match saved.status(&store.dir(id)) {
+        Status::Running | Status::Created => {}
+        Status::Paused if ignore_paused => {}
+        Status::Paused => {
+            return Err(wrong_status("exec in", id, Status::Paused).hint("resume it first, or use --ignore-paused"));
+        }
+        Status::Stopped => {
+            let what = format!("cannot exec in a stopped container: {id:?}: container not running");
+            return Err(Error::new(Kind::Gone, what));
+        }
+        Status::Creating => return Err(wrong_status("exec in", id, Status::Creating)),
+    }
+    let spec = crate::spec::load(&store.dir(id).join("config.json"))?.value;
+    Ok((saved, spec))
+}
+
+/// Runs a process in a container; returns when its program runs.
+///
+/// # Errors
+/// What was wrong; nothing is left of it then.
+pub fn exec(
+    (saved, spec): (&super::store::Saved, &Spec),
+    process: &Process,
+    request: Request,
+) -> Result<(Child, Vec<String>)> {
+    let problems = plan::validate::validate_process(process, spec, "/process");
+    if !problems.is_empty() {
+        return Err(Error::problems("the process", &problems));
+    }
+    let target = saved.process().map_err(|e| e.context("container not running"))?;
+    let open = |what: &str, flags: OFlag| {
+        let path = CString::new(format!("/proc/{}/{what}", saved.pid)).unwrap_or_default();
+        files::open(None, &path, flags).during(|| format!("open the container's {what}"))
+    };
+    let record = match &request.cgroup {
+        Some(path) => saved.cgroup.sub(path).map_err(|e| e.context("--cgroup"))?,
+        None => saved.cgroup.clone(),
+    };
+    let linux = spec.linux();
+    let index = linux.namespaces.iter().position(|n| n.typ == Some(NamespaceType::Pid));
+    let pid_namespace = match index {
+        Some(index) => {
+            let fd = open("ns/pid", OFlag::O_RDONLY)?;
+            Some(Joined { typ: NamespaceType::Pid, fd, index, path: CString::default() })
+        }
+        None => None,
+    };
+    let mut plan = plan::exec(
+        process,
+        ExecInputs {
+            spec,
+            options: &request.options,
+            join: record.join_files(),
+            root: open("root", OFlag::O_PATH | OFlag::O_DIRECTORY)?,
+            target,
+            pid_namespace,
+            console: request.console,
+            id: &request.id,
+        },
+    )?;
+    let v2 = record.v2_dir()?;
+    let mut on = |event: Event| match event {
+        Event::Runtime(_) => Ok(()),
+        Event::Notify(child, listener) => {
+            let mut state = saved.clone();
+            state.pid = child.pid;
+            pass_listener(spec, &state, &listener)
+        }
+        Event::Ready(child) => {
+            if let Some(path) = &request.pid_file {
+                write_pid_file(path, child.pid)?;
+            }
+            if let Some(path) = &request.pidfd_socket {
+                send_pidfd(path, child.pidfd.as_fd())?;
+            }
+            Ok(())
+        }
+    };
+    let child = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), false, &mut on)?;
+    Ok((child, std::mem::take(&mut plan.warnings)))
+}
+
+/// A user as `exec --user` takes it: `UID` or `UID:GID`, numbers alone (CVE-2026-30892).
+///
+/// # Errors
+/// What it should look like.
+pub fn parse_user(text: &str) -> Result<(u32, Option<u32>), Problem> {
+    let number = |part: &str| {
+        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| part.parse::<u32>().ok()).flatten().filter(|id| *id != u32::MAX)
+    };
+    let wrong = || Problem::new("--user", format!("{text:?} is not UID or UID:GID in numbers from 0 to 4294967294"));
+    match text.split_once(':') {
+        None => Ok((number(text).ok_or_else(wrong)?, None)),
+        Some((uid, gid)) => Ok((number(uid).ok_or_else(wrong)?, Some(number(gid).ok_or_else(wrong)?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(parse_user("1"), Ok((1, None)));
+        assert_eq!(parse_user("1:2"), Ok((1, Some(2))));
+        for wrong in ["", ":", ":2", "1:", "+1", "-1", " 1", "1 ", "0x1", "root", "1:2:3", "4294967295", "4294967296"] {
+            assert!(parse_user(wrong).is_err(), "{wrong}");
+        }
+    }
+}

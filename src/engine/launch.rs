@@ -1,0 +1,290 @@
+//! The parent's half: clones, answers each sync point, and turns a failure's number into words.
+
+use super::child;
+use super::plan::{Op, Plan, Step, Sync};
+use super::wire::{self, LATE, Message};
+use crate::error::{Context, Error, Kind, Result, describe};
+use crate::prim::mounts::What;
+use crate::prim::{attributes, namespaces};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::process::{self, Child, Ended};
+use crate::sys::{Call, Errno, Failure, files, socket};
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What the caller of [`launch`] is asked to do.
+pub enum Event<'a> {
+    /// Namespaces and mounts are there: run the runtime's hooks, move network devices.
+    Runtime(&'a Child),
+    /// A filter's listener, to be passed on.
+    Notify(&'a Child, OwnedFd),
+    /// Everything is set up: save the state.
+    Ready(&'a Child),
+}
+
+/// Launches a plan. With `gated` it returns when the child waits for `start`, else when the program runs.
+///
+/// # Errors
+/// A failed step in the plan's words; nothing of the child is left then.
+pub fn launch(
+    plan: &mut Plan,
+    cgroup: Option<BorrowedFd>,
+    gated: bool,
+    on: &mut dyn FnMut(Event) -> Result<()>,
+) -> Result<Child> {
+    map_mounts(plan, |idmap| idmap.maps.as_ref().map(namespaces::idmap_namespace))?;
+    let (ours, theirs) = socket::packet_pair().during(|| "make a socket pair".into())?;
+    let own_pid_namespace = enter_pid_namespace(plan)?;
+    let flags = plan.clone_flags;
+    let cloned = process::clone3(flags, cgroup);
+    if let Ok(None) = cloned {
+        // The parent's end must not live on in the child, or its death would go unnoticed.
+        drop(ours);
+        child::run(plan, theirs.as_fd());
+    }
+    if let Some(own) = own_pid_namespace {
+        nix::sched::setns(own, CloneFlags::CLONE_NEWPID).during(|| "return to the own pid namespace".into())?;
+    }
+    let first = match cloned {
+        Ok(Some(child)) => child,
+        Ok(None) => child::run(plan, ours.as_fd()),
+        Err(errno) => {
+            let names = super::plan::flag_names(flags);
+            return Err(Error::os(format!("/linux/namespaces: clone3 ({names})"), errno).hint(clone_hint(errno)));
+        }
+    };
+    drop(theirs);
+    let mut parent = Parent { plan, wire: ours, child: first };
+    let result = parent.serve(gated, on);
+    if result.is_err() {
+        let _ = process::pidfd_send_signal(parent.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::wait(parent.child.pidfd.as_fd());
+    }
+    result.map(|()| parent.child)
+}
+
+/// Makes the next child be born in the PID namespace that the plan joins; returns the own one to come back to.
+fn enter_pid_namespace(plan: &Plan) -> Result<Option<OwnedFd>> {
+    let Some(joined) = &plan.pid_namespace else { return Ok(None) };
+    let own = files::open(None, c"/proc/self/ns/pid", OFlag::O_RDONLY).during(|| "open /proc/self/ns/pid".into())?;
+    nix::sched::setns(&joined.fd, CloneFlags::CLONE_NEWPID)
+        .during(|| format!("/linux/namespaces/{}: join the pid namespace", joined.index))?;
+    Ok(Some(own))
+}
+
+/// Gives ID-mapped mounts their maps, by the namespace that `pick` opens for each that it means. The detached mounts are
+/// shared with the child, so it is enough to do it here, where it is allowed.
+fn map_mounts(plan: &Plan, pick: impl Fn(&super::plan::IdMap) -> Option<Result<OwnedFd>>) -> Result<()> {
+    for idmap in &plan.idmaps {
+        let Some(namespace) = pick(idmap) else { continue };
+        let Some(Step { op: Op::Mount(made), at }) = plan.setup.get(idmap.step) else { continue };
+        if let What::Bind { tree, .. } = &made.what {
+            let namespace = namespace.during(|| format!("{at}/uidMappings"))?;
+            mount::set_attributes(tree.as_fd(), Attributes::default(), idmap.recursive, Some(namespace.as_fd()))
+                .during(|| format!("{at}: mount_setattr(MOUNT_ATTR_IDMAP)"))
+                .map_err(|e| {
+                    e.hint("the source's filesystem must support ID-mapped mounts, and must not be one already")
+                })?;
+        }
+    }
+    Ok(())
+}
+
+struct Parent<'p> {
+    plan: &'p Plan,
+    wire: OwnedFd,
+    child: Child,
+}
+
+impl Parent<'_> {
+    fn serve(&mut self, gated: bool, on: &mut dyn FnMut(Event) -> Result<()>) -> Result<()> {
+        let mut ready = false;
+        loop {
+            let message = if self.plan.stage.is_some() {
+                let (message, born) = wire::hear_born(self.wire.as_fd()).during(|| "read from the child".into())?;
+                if let (Some(Message::Born(pid)), Some(pidfd)) = (message, born) {
+                    // The stage has done its work; its sibling goes on.
+                    let stage = std::mem::replace(&mut self.child, Child { pid, pidfd });
+                    let _ = process::wait(stage.pidfd.as_fd());
+                    continue;
+                }
+                message
+            } else {
+                wire::hear(self.wire.as_fd()).during(|| "read from the child".into())?
+            };
+            match message {
+                Some(Message::At(sync, number)) => {
+                    self.answer(sync, number, on)?;
+                    // A child that died meanwhile is found at the next message.
+                    let _ = wire::go(self.wire.as_fd());
+                    ready |= sync == Sync::Ready;
+                    if ready && gated {
+                        return Ok(());
+                    }
+                }
+                Some(Message::Failed { step, failure, detail }) => {
+                    return Err(explain(self.plan, step, failure, detail));
+                }
+                Some(Message::Born(_)) => return Err(Error::new(Kind::Other, "the child broke the protocol")),
+                None if ready => return Ok(()),
+                None => return Err(self.died()),
+            }
+        }
+    }
+
+    fn answer(&self, sync: Sync, number: i32, on: &mut dyn FnMut(Event) -> Result<()>) -> Result<()> {
+        match sync {
+            Sync::Maps => self.maps(),
+            Sync::Runtime => on(Event::Runtime(&self.child)),
+            Sync::Ready => on(Event::Ready(&self.child)),
+            Sync::Notify => {
+                let listener = process::pidfd_getfd(self.child.pidfd.as_fd(), number)
+                    .during(|| "/linux/seccomp: fetch the filter's listener".into())?;
+                on(Event::Notify(&self.child, listener))
+            }
+        }
+    }
+
+    fn maps(&self) -> Result<()> {
+        let pid = self.child.pid;
+        if let Some(maps) = &self.plan.maps {
+            namespaces::write_maps(maps, pid)?;
+        }
+        for Step { op, at } in &self.plan.by_parent {
+            match op {
+                Op::OomScoreAdj(value) => std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.as_bytes())
+                    .during(|| format!("{op} [{at}]"))?,
+                Op::Rlimit(limit) => crate::sys::sched::set_rlimit_of(pid, limit.resource, limit.soft, limit.hard)
+                    .map_err(|errno| with_rlimit_hint(Error::os(format!("{op} [{at}]"), errno), *limit, errno))?,
+                _ => {}
+            }
+        }
+        map_mounts(self.plan, |idmap| {
+            idmap.maps.is_none().then(|| {
+                let path = CString::new(format!("/proc/{pid}/ns/user")).unwrap_or_default();
+                files::open(None, &path, OFlag::O_RDONLY).during(|| "open the user namespace".into())
+            })
+        })
+    }
+
+    /// The child went without a word.
+    fn died(&self) -> Error {
+        let how = match process::wait(self.child.pidfd.as_fd()) {
+            Ok(Ended::Signaled(libc::SIGKILL)) => {
+                return Error::new(Kind::Other, "the container's process was killed while it was set up").hint(
+                    "out of memory is the usual cause: /linux/resources/memory/limit may be too small to start in",
+                );
+            }
+            Ok(Ended::Signaled(signal)) => format!("died of signal {signal}"),
+            Ok(Ended::Exited(crate::sys::alloc::ALLOCATED)) => "allocated between clone and exec".into(),
+            Ok(Ended::Exited(status)) => format!("exited with status {status}"),
+            Err(errno) => describe(errno),
+        };
+        Error::new(Kind::Other, format!("the container's process {how} while it was set up"))
+    }
+}
+
+fn with_rlimit_hint(error: Error, limit: attributes::Rlimit, errno: Errno) -> Error {
+    match attributes::rlimit_hint(limit, errno) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// A child's failure in the plan's words.
+pub fn explain(plan: &Plan, step: u16, failure: Failure, detail: i32) -> Error {
+    let steps = match &plan.stage {
+        _ if step & LATE != 0 => &plan.late,
+        Some((stage, _)) if step & wire::STAGE != 0 => stage,
+        _ => &plan.setup,
+    };
+    match steps.get(usize::from(step & !(LATE | wire::STAGE))) {
+        Some(step) => explain_step(step, &plan.exec.name, &plan.exec.not_found(), failure, detail),
+        None => Error::os(failure.call.name(), failure.errno),
+    }
+}
+
+/// A failure of one step in words.
+pub fn explain_step(step: &Step, program: &str, not_found: &str, failure: Failure, detail: i32) -> Error {
+    let Failure { call, errno } = failure;
+    let place = if step.at.is_empty() { String::new() } else { format!(" [{}]", step.at) };
+    match (&step.op, errno) {
+        (Op::FindProgram | Op::Exec, Errno::ENOENT | Errno::ENOTDIR) if matches!(step.op, Op::FindProgram) => {
+            return Error::new(Kind::ProgramNotFound, not_found);
+        }
+        (Op::Exec, Errno::ENOENT) => {
+            return Error::new(Kind::ProgramNotFound, format!("exec: {program:?}: no such file or directory"))
+                .hint("the file is there, but the interpreter or loader that it names is not");
+        }
+        (Op::FindProgram | Op::Exec, Errno::EACCES | Errno::EPERM) => {
+            return Error::new(Kind::ProgramDenied, format!("exec: {program:?}: permission denied"));
+        }
+        (Op::FindProgram | Op::Exec, _) => {
+            let error = Error::new(Kind::ProgramDenied, format!("exec: {program:?}: {}", describe(errno)));
+            return match errno {
+                Errno::ENOEXEC => error.hint("it is built for another architecture, or is a script without a #! line"),
+                _ => error,
+            };
+        }
+        (Op::Hook(hook), _) => {
+            return Error::new(Kind::Other, format!("{}{place}: {}", step.op, hook.explain(errno, detail)));
+        }
+        _ => {}
+    }
+    let call = match call {
+        Call::Check | Call::None => String::new(),
+        call => format!("{}: ", call.name()),
+    };
+    let error = Error::new(Kind::Os(errno), format!("{}{place}: {call}{}", step.op, describe(errno)));
+    if let Op::Rlimit(limit) = &step.op {
+        return with_rlimit_hint(error, *limit, errno);
+    }
+    match hint(&step.op, failure) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Remedies for failures that are known to puzzle.
+fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
+    Some(match (op, failure.call, failure.errno) {
+        (Op::Mount(m), _, Errno::EPERM) if m.is_proc() => {
+            "a new procfs in a user namespace needs a new pid namespace, and a host procfs that nothing masks"
+        }
+        (Op::Mount(m), _, Errno::EPERM) if m.is_type(c"sysfs") => {
+            "sysfs in a user namespace needs a network namespace of its own; bind /sys instead"
+        }
+        (Op::Mount(_), Call::Open, Errno::ELOOP) => {
+            "the target of proc or sysfs must be a directory of the root filesystem, not a symlink"
+        }
+        (Op::Mount(_), Call::FsOpen, Errno::ENODEV) => "this kernel does not know that type of filesystem",
+        (Op::Mount(_), Call::FsConfig, Errno::EINVAL) => "the filesystem does not take one of the options",
+        (Op::Mask(_), Call::Check, Errno::ENODEV) => "the container's /dev/null is not the null device (1:3)",
+        (Op::Cwd { .. }, Call::Check, _) => "the working directory lies outside the container's root",
+        (Op::Cwd { .. }, Call::Chdir, Errno::ENOENT) => "the working directory does not exist and could not be made",
+        (Op::Pivot, Call::PivotRoot, Errno::EINVAL) => "on a host that runs from its initramfs, use --no-pivot",
+        (Op::Terminal { .. }, Call::Open, Errno::ENOENT) => "a terminal needs a devpts mounted on /dev/pts",
+        (Op::Node(_), Call::Mknod, Errno::EEXIST) => "another file has that name in the root filesystem",
+        (Op::Node(_), Call::Mknod, Errno::EPERM) => "making devices takes CAP_MKNOD and leave of the devices cgroup",
+        (Op::Gid(_) | Op::Uid(_) | Op::Groups(_), _, Errno::EINVAL) => "the ID is not mapped in the user namespace",
+        (Op::Sysctl { .. }, Call::Open, Errno::ENOENT) => "this kernel has no such sysctl, or not per namespace",
+        (Op::Seccomp { .. }, _, Errno::EINVAL) => "this kernel does not know one of the filter's flags or actions",
+        (Op::JoinCgroup(_), _, Errno::EPERM | Errno::EACCES) => "the cgroup is not this user's to join",
+        (Op::Scheduler(_), _, Errno::EPERM) => {
+            "real-time policies take CAP_SYS_NICE and, on cgroup v1, a share of cpu.rt_runtime_us"
+        }
+        _ => return None,
+    })
+}
+
+fn clone_hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOSPC => "a limit in /proc/sys/user/max_*_namespaces is reached",
+        Errno::EPERM => "creating namespaces takes CAP_SYS_ADMIN or a user namespace, which this host may forbid",
+        Errno::EAGAIN => "the limit of processes is reached (RLIMIT_NPROC or the pids cgroup)",
+        Errno::EBUSY => "the cgroup has controllers for its children and takes no processes itself",
+        _ => "see clone(2)",
+    }
+}

@@ -1,0 +1,669 @@
+//! From a validated config to a plan. The order of the steps is this file's: two flat lists, read from top to bottom.
+
+use super::{HookState, IdMap, Op, Plan, Program, Step, Sync, program};
+use crate::error::{Context, Error, Problem, Result};
+use crate::prim::mounts::{self, Facts, base_propagation, relative};
+use crate::prim::namespaces::{self, Joined};
+use crate::prim::rootfs::{DEFAULT_DEVICES, DEFAULT_LINKS, Node};
+use crate::prim::{attributes, capabilities, hooks, seccomp};
+use crate::spec::{DeviceType, NamespaceType, Process, Spec};
+use crate::sys::{files, mount, sched};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag, makedev};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What create and exec can be told besides the config.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// `--no-new-keyring`.
+    pub no_new_keyring: bool,
+    /// How many fds from 3 up the program gets.
+    pub preserve_fds: u32,
+    /// Entries for the program's environment that are the caller's (`LISTEN_FDS`).
+    pub extra_env: Vec<String>,
+    /// Only to be described: nothing is cloned or connected.
+    pub describe: bool,
+}
+
+/// What a plan is compiled from.
+pub struct Inputs<'a> {
+    /// The container's ID.
+    pub id: &'a str,
+    /// Its bundle, absolute.
+    pub bundle: &'a Path,
+    /// Its config, validated.
+    pub spec: &'a Spec,
+    /// Flags.
+    pub options: &'a Options,
+    /// `tasks` files of its cgroups of v1.
+    pub join: Vec<CString>,
+    /// Its cgroups for mounts of type `cgroup`: hierarchy (empty for v2) and host directory.
+    pub cgroups: &'a [(String, String)],
+    /// The socket that gets the terminal's master.
+    pub console: Option<OwnedFd>,
+    /// The socket at which `start` is awaited; without it the program starts at once.
+    pub gate: Option<OwnedFd>,
+    /// The state for hooks.
+    pub hook_state: HookState,
+}
+
+/// A list of steps in the making.
+#[derive(Default)]
+struct List(Vec<Step>);
+
+impl List {
+    fn add(&mut self, at: impl Into<String>, op: Op) {
+        self.0.push(Step { op, at: at.into() });
+    }
+}
+
+fn c(at: &str, bytes: impl Into<Vec<u8>>) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::problems("config.json", &[Problem::new(at, "holds a NUL byte")]))
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+/// Where the root filesystem is.
+pub fn root_path(bundle: &Path, spec: &Spec) -> PathBuf {
+    bundle.join(spec.root.as_ref().map_or(Path::new("rootfs"), |root| &root.path))
+}
+
+/// Compiles the plan of a new container.
+///
+/// # Errors
+/// What only shows when things are opened: a missing source, a namespace path of another kind.
+#[allow(clippy::too_many_lines, reason = "the order of steps in one flat list")]
+pub fn create(inputs: Inputs) -> Result<Plan> {
+    let Inputs { id, bundle, spec, options, join, cgroups, console, gate, hook_state } = inputs;
+    let linux = spec.linux();
+    let process = spec.process.as_ref();
+    let created = namespaces::created(linux);
+    let has = |typ| linux.namespace(typ).is_some();
+    let new_user = linux.creates(NamespaceType::User);
+    let (own_mounts, in_user) = (has(NamespaceType::Mount), has(NamespaceType::User));
+    let mut joined = namespaces::open_joined(linux)?;
+    let mut warnings = Vec::new();
+    let mut list = List::default();
+    let mut stage = List::default();
+    let mut by_parent = List::default();
+    let maps = new_user.then(|| namespaces::maps(&linux.uid_mappings, &linux.gid_mappings));
+    let first_ids = match (&maps, in_user) {
+        (Some(maps), _) => Some(maps.first),
+        (None, true) => Some((0, 0)),
+        _ => None,
+    };
+
+    // Namespaces that the container's processes must be born into.
+    let staged = linux.creates(NamespaceType::Time) || joined.iter().any(|j| j.typ == NamespaceType::User);
+    let pid_namespace = take(&mut joined, |j| j.typ == NamespaceType::Pid);
+    let born = (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64;
+    let late_flags = libc::CLONE_NEWCGROUP as u64;
+    let time = libc::CLONE_NEWTIME as u64;
+    // Without a user namespace clone3 makes all at once; the cgroup namespace must wait until the cgroup is joined. With
+    // one, the others wait for its maps, so that their objects belong to the container's root.
+    let clone_flags = if in_user { created & born } else { created & !late_flags & !time };
+
+    // 1. While the process is still the host's root, single-threaded and in the host's view.
+    for file in join {
+        list.add("/linux/cgroupsPath", Op::JoinCgroup(file));
+    }
+    list.add("", Op::Undumpable);
+    if let Some(process) = process {
+        if let Some(adj) = process.oom_score_adj {
+            // Lowering takes CAP_SYS_RESOURCE on the host, which a child in a user namespace has not.
+            let to = if new_user { &mut by_parent } else { &mut list };
+            to.add("/process/oomScoreAdj", Op::OomScoreAdj(c("/process/oomScoreAdj", adj.to_string())?));
+        }
+    }
+    if new_user {
+        list.add("/linux/uidMappings", Op::Sync(Sync::Maps));
+    }
+    // 2. Namespaces. The mount namespace comes before the switch of user: the way to the root filesystem may be barred to
+    // the container's root.
+    let stage_flags = if staged {
+        let (mut before, clone) = split_for_stage(&mut list, &mut joined, created, clone_flags, linux)?;
+        stage.0.append(&mut before);
+        clone
+    } else {
+        0
+    };
+    let mounts_first = libc::CLONE_NEWNS as u64;
+    let rest = created & !clone_flags & !time;
+    if rest & mounts_first != 0 {
+        list.add(pointer_of(spec, NamespaceType::Mount), Op::Unshare { flags: mounts_first, names: "mount".into() });
+    }
+    let mount_ns = take(&mut joined, |j| j.typ == NamespaceType::Mount);
+    if let Some(joined) = mount_ns {
+        list.add(format!("/linux/namespaces/{}", joined.index), setns(joined));
+    }
+    // 3. The root filesystem.
+    let root = root_path(bundle, spec);
+    let c_root = c("/root/path", bytes(&root))?;
+    let propagation = linux.rootfs_propagation.as_deref().unwrap_or("");
+    let base = base_propagation(propagation);
+    let root_dir = program::open_root(&root)?;
+    if own_mounts {
+        list.add("/linux/rootfsPropagation", Op::DetachMounts);
+        let tree = open_tree(&root_dir, options)?;
+        if !options.describe {
+            // pivot_root refuses a root that is shared; if it is to be shared it becomes so afterwards.
+            let change =
+                mount::Attributes { propagation: base.unwrap_or(libc::MS_SLAVE), ..mount::Attributes::default() };
+            mount::set_attributes(tree.as_fd(), change, true, None).during(|| "/root/path: mount_setattr".into())?;
+        }
+        list.add("/root/path", Op::AttachRoot { tree, path: c_root });
+    } else {
+        list.add("/root/path", Op::OpenRoot(open_tree_or_dir(&root_dir)?));
+    }
+    if let Some((uid, gid)) = first_ids {
+        list.add("/linux/uidMappings", Op::NamespaceRoot { uid, gid });
+    }
+    for joined in joined {
+        list.add(format!("/linux/namespaces/{}", joined.index), setns(joined));
+    }
+    let others = rest & !mounts_first;
+    if others != 0 {
+        list.add("/linux/namespaces", Op::Unshare { flags: others, names: flag_names(others) });
+    }
+    list.add("", Op::Session);
+    if let Some(name) = spec.hostname.as_deref().filter(|name| !name.is_empty()) {
+        list.add("/hostname", Op::Hostname(c("/hostname", name)?));
+    }
+    if let Some(name) = spec.domainname.as_deref().filter(|name| !name.is_empty()) {
+        list.add("/domainname", Op::Domainname(c("/domainname", name)?));
+    }
+    if linux.creates(NamespaceType::Network) {
+        list.add("", Op::Loopback);
+    }
+    // 4. Mounts, in the config's order; then what goes on top of them.
+    let mut idmaps = Vec::new();
+    if own_mounts {
+        let facts = Facts {
+            bundle,
+            base_propagation: base,
+            cgroup_namespace: linux.creates(NamespaceType::Cgroup),
+            cgroup2: cgroups.iter().all(|(name, _)| name.is_empty()),
+            cgroups,
+            label: linux.mount_label.as_deref().filter(|label| !label.is_empty()),
+            open: !options.describe,
+        };
+        for (index, entry) in spec.mounts.iter().enumerate() {
+            let pointer = format!("/mounts/{index}");
+            let made = mounts::compile(entry, &pointer, &facts)?;
+            let wish = mounts::options::parse(&entry.options).idmap;
+            if wish.is_some() || !entry.uid_mappings.is_empty() {
+                let own = !entry.uid_mappings.is_empty();
+                let maps = own.then(|| namespaces::maps(&entry.uid_mappings, &entry.gid_mappings));
+                idmaps.push(IdMap { step: list.0.len(), recursive: wish == Some(true), maps });
+            }
+            list.add(pointer, Op::Mount(Box::new(made)));
+        }
+        if needs_devices(spec) {
+            devices(&mut list, spec, in_user, options)?;
+        }
+    }
+    let sysctls = !linux.sysctl.is_empty();
+    let labels = process.is_some_and(|p| is_set(p.apparmor_profile.as_ref()) || is_set(p.selinux_label.as_ref()));
+    if sysctls || labels {
+        list.add("", Op::HoldProc);
+    }
+    if let (Some(process), Some(socket)) = (process.filter(|p| p.terminal), console) {
+        list.add("/process/terminal", terminal_step(process, socket, own_mounts && needs_devices(spec)));
+    }
+    if let Some(process) = process {
+        if let Some(cwd) = relative(&process.cwd) {
+            list.add("/process/cwd", Op::MakeCwd(cwd));
+        }
+    }
+    // 5. Hooks, between the mounts and the pivot (runtime-spec, config.md, "POSIX-platform Hooks").
+    let hooks = spec.hooks();
+    if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() || !linux.net_devices.is_empty() {
+        list.add("/hooks/createRuntime", Op::Sync(Sync::Runtime));
+    }
+    for (index, hook) in hooks.create_container.iter().enumerate() {
+        let pointer = format!("/hooks/createContainer/{index}");
+        list.add(pointer.clone(), Op::Hook(Box::new(hooks::compile(hook, &pointer)?)));
+    }
+    // 6. The pivot, and what is done in the new root only.
+    match (own_mounts, options.no_pivot) {
+        (true, false) => list.add("/root/path", Op::Pivot),
+        (true, true) => list.add("/root/path", Op::MoveRoot),
+        (false, _) => list.add("/root/path", Op::Chroot),
+    }
+    if own_mounts {
+        if let Some((kind, recursive)) = propagation_of(propagation) {
+            let word = propagation.to_owned();
+            list.add("/linux/rootfsPropagation", Op::RootPropagation { kind, recursive, word });
+        }
+        if spec.root.as_ref().is_some_and(|root| root.readonly) {
+            list.add("/root/readonly", Op::RootReadonly);
+        }
+    }
+    for (name, value) in &linux.sysctl {
+        let pointer = format!("/linux/sysctl/{}", crate::spec::escape(name));
+        let path = c(&pointer, format!("sys/{}", sysctl_path(name)))?;
+        let value = c(&pointer, value.as_str())?;
+        list.add(pointer, Op::Sysctl { path, value });
+    }
+    // After the sysctls, which lie below /proc/sys.
+    if own_mounts {
+        for (index, path) in linux.readonly_paths.iter().enumerate() {
+            if let Some(path) = relative(path) {
+                list.add(format!("/linux/readonlyPaths/{index}"), Op::Readonly(path));
+            }
+        }
+        for (index, path) in linux.masked_paths.iter().enumerate() {
+            if let Some(path) = relative(path) {
+                list.add(format!("/linux/maskedPaths/{index}"), Op::Mask(path));
+            }
+        }
+    }
+    // 7. The process itself.
+    let mut late = List::default();
+    let exec = match process {
+        Some(process) => {
+            if !options.no_new_keyring {
+                list.add("", Op::Keyring(c("", format!("_ses.{id}"))?));
+            }
+            if let Some(personality) = &linux.personality {
+                list.add("/linux/personality", Op::Personality(attributes::personality(personality)));
+            }
+            if let Some(policy) = &linux.memory_policy {
+                let policy = attributes::memory_policy(policy).map_err(|p| Error::problems("config.json", &[p]))?;
+                list.add("/linux/memoryPolicy", Op::MemoryPolicy(policy));
+            }
+            let home = program::home_of(process.user.uid, root_dir.as_fd());
+            let program = Program::new(process, Some(&home), &options.extra_env)?;
+            let parts = Parts { spec, process, options, new_user, prefix: "/process" };
+            attributes_of(&parts, &mut list, &mut by_parent, &mut warnings)?;
+            late = late_list(&parts)?;
+            early_filter(&mut list, &mut late);
+            list.add("", Op::Sync(Sync::Ready));
+            if let Some(gate) = gate {
+                list.add("", Op::Gate(gate));
+            }
+            program
+        }
+        None => {
+            list.add("", Op::Sync(Sync::Ready));
+            Program::new(&Process::default(), None, &[])?
+        }
+    };
+    Ok(Plan {
+        clone_flags: if staged { clone_flags & libc::CLONE_NEWUSER as u64 } else { clone_flags },
+        pid_namespace,
+        stage: staged.then_some((stage.0, stage_flags)),
+        maps,
+        idmaps,
+        by_parent: by_parent.0,
+        setup: list.0,
+        late: late.0,
+        exec,
+        hook_state,
+        warnings,
+    })
+}
+
+/// What the process-related part of a plan is compiled from.
+struct Parts<'a> {
+    spec: &'a Spec,
+    process: &'a Process,
+    options: &'a Options,
+    new_user: bool,
+    /// JSON pointer of the process.
+    prefix: &'a str,
+}
+
+/// Steps between the container's set-up and the gate that make the process what the config says.
+fn attributes_of(parts: &Parts, list: &mut List, by_parent: &mut List, warnings: &mut Vec<String>) -> Result<()> {
+    let Parts { process, options, prefix, .. } = parts;
+    let at = |field: &str| format!("{prefix}/{field}");
+    if let Some(scheduler) = &process.scheduler {
+        list.add(at("scheduler"), Op::Scheduler(attributes::scheduler(scheduler)));
+    }
+    if let Some(priority) = &process.io_priority {
+        let (class, level) = attributes::io_priority(priority);
+        list.add(at("ioPriority"), Op::IoPriority { class, level });
+    }
+    if process.user.uid != 0 && !process.terminal {
+        list.add(at("user/uid"), Op::OwnStdio(process.user.uid));
+    }
+    list.add("", Op::CloseFds(3 + options.preserve_fds));
+    for (index, limit) in attributes::rlimits(&process.rlimits).into_iter().enumerate() {
+        // Raising a hard limit takes CAP_SYS_RESOURCE on the host; lowering one early could starve the set-up.
+        let raises = sched::get_rlimit(limit.resource).is_ok_and(|(_, hard)| limit.hard > hard);
+        let to = if raises && parts.new_user { &mut *by_parent } else { &mut *list };
+        to.add(at(&format!("rlimits/{index}")), Op::Rlimit(limit));
+    }
+    if process.no_new_privileges {
+        list.add(at("noNewPrivileges"), Op::NoNewPrivileges);
+    }
+    if let Some(cwd) = process.cwd.to_str() {
+        list.add(at("cwd"), Op::Cwd { path: c(&at("cwd"), cwd)?, last: false });
+    }
+    let (sets, unknown) = match &process.capabilities {
+        Some(capabilities) => capabilities::compile(capabilities),
+        None => Default::default(),
+    };
+    warnings.extend(
+        unknown.iter().map(|name| format!("{prefix}/capabilities: {name} is not known to this kernel and is left out")),
+    );
+    list.add(at("capabilities/bounding"), Op::Bounding(sets.bounding));
+    let user = &process.user;
+    list.add(at("user/additionalGids"), Op::Groups(user.additional_gids.clone()));
+    list.add(at("user/gid"), Op::Gid(user.gid));
+    list.add(at("user/uid"), Op::Uid(user.uid));
+    list.add(at("cwd"), Op::Cwd { path: c(&at("cwd"), bytes(&process.cwd))?, last: true });
+    list.add(at("user/umask"), Op::Umask(user.umask.unwrap_or(0o022)));
+    list.add(at("args/0"), Op::FindProgram);
+    Ok(())
+}
+
+/// Steps after the gate: as few as can be, since from the filter on each must be one that the filter allows.
+fn late_list(parts: &Parts) -> Result<List> {
+    let Parts { spec, process, prefix, .. } = parts;
+    let at = |field: &str| format!("{prefix}/{field}");
+    let mut late = List::default();
+    let filter = match &spec.linux().seccomp {
+        Some(seccomp) => seccomp::compile(seccomp).map_err(|p| Error::problems("config.json", &p))?,
+        None => None,
+    };
+    let sets = process.capabilities.as_ref().map(|c| capabilities::compile(c).0).unwrap_or_default();
+    if let Some(label) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
+        let value = c(&at("apparmorProfile"), format!("exec {label}"))?;
+        late.add(at("apparmorProfile"), Op::Label { file: "attr/apparmor/exec", value });
+    }
+    if let Some(label) = process.selinux_label.as_ref().filter(|label| !label.is_empty()) {
+        late.add(at("selinuxLabel"), Op::Label { file: "attr/exec", value: c(&at("selinuxLabel"), label.as_str())? });
+    }
+    // Without no_new_privs, loading takes a capability that the next step drops.
+    let raise = !process.no_new_privileges;
+    let mut filter = filter.map(|filter| Step { op: Op::Seccomp { filter, raise }, at: "/linux/seccomp".into() });
+    if raise {
+        late.0.extend(filter.take());
+    }
+    late.add(at("capabilities"), Op::Capabilities(sets));
+    for (index, hook) in spec.hooks().start_container.iter().enumerate().filter(|_| *prefix == "/process") {
+        let pointer = format!("/hooks/startContainer/{index}");
+        late.add(pointer.clone(), Op::Hook(Box::new(hooks::compile(hook, &pointer)?)));
+    }
+    late.0.extend(filter);
+    late.add(at("args"), Op::Exec);
+    Ok(late)
+}
+
+/// A filter that notifies is loaded before the gate, while the parent is there to pass the listener on.
+fn early_filter(list: &mut List, late: &mut List) {
+    let notifies = |step: &Step| matches!(&step.op, Op::Seccomp { filter, .. } if filter.notifies);
+    if let Some(position) = late.0.iter().position(notifies) {
+        list.0.push(late.0.remove(position));
+    }
+}
+
+/// The steps after the gate of a container's own process, for `start` to find words for a failure.
+///
+/// # Errors
+/// As [`create`].
+pub fn late_steps(spec: &Spec) -> Result<Vec<Step>> {
+    let Some(process) = &spec.process else { return Ok(Vec::new()) };
+    let options = Options::default();
+    let parts = Parts { spec, process, options: &options, new_user: false, prefix: "/process" };
+    let mut late = late_list(&parts)?;
+    early_filter(&mut List::default(), &mut late);
+    Ok(late.0)
+}
+
+/// What an exec is compiled from, besides its process.
+pub struct ExecInputs<'a> {
+    /// The container's config.
+    pub spec: &'a Spec,
+    /// Flags.
+    pub options: &'a Options,
+    /// `tasks` files of the cgroups to join.
+    pub join: Vec<CString>,
+    /// The container's first process.
+    pub target: OwnedFd,
+    /// Its root directory.
+    pub root: OwnedFd,
+    /// Its PID namespace, to be born into.
+    pub pid_namespace: Option<Joined>,
+    /// The socket that gets the terminal's master.
+    pub console: Option<OwnedFd>,
+    /// The container's ID.
+    pub id: &'a str,
+}
+
+/// Compiles the plan of one more process in a running container.
+///
+/// # Errors
+/// As [`create`].
+pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
+    let ExecInputs { spec, options, join, target, root, pid_namespace, console, id } = inputs;
+    let linux = spec.linux();
+    let prefix = "/process";
+    let mut list = List::default();
+    let mut warnings = Vec::new();
+    let affinity = |text: &Option<String>, at: &str| -> Result<Option<Vec<u64>>> {
+        let list = text.as_deref().filter(|t| !t.is_empty()).map(attributes::list).transpose();
+        list.map_err(|what| Error::problems("config.json", &[Problem::new(at, what)]))
+    };
+    let cpus = process.exec_cpu_affinity.as_ref();
+    let at = "/process/execCPUAffinity/initial";
+    if let Some(mask) = cpus.map(|a| affinity(&a.initial, at)).transpose()?.flatten() {
+        list.add(at, Op::Affinity(mask));
+    }
+    for file in join {
+        list.add("/linux/cgroupsPath", Op::JoinCgroup(file));
+    }
+    let at = "/process/execCPUAffinity/final";
+    if let Some(mask) = cpus.map(|a| affinity(&a.last, at)).transpose()?.flatten() {
+        list.add(at, Op::Affinity(mask));
+    }
+    list.add("", Op::Undumpable);
+    if let Some(adj) = process.oom_score_adj {
+        list.add("/process/oomScoreAdj", Op::OomScoreAdj(c(prefix, adj.to_string())?));
+    }
+    let all = linux.namespaces.iter().filter_map(|n| n.typ).map(namespaces::flag).fold(0, |a, b| a | b);
+    let flags = all & !(libc::CLONE_NEWPID as u64);
+    let home = program::home_of(process.user.uid, root.as_fd());
+    if flags != 0 {
+        list.add("/linux/namespaces", Op::JoinContainer { pidfd: target, flags });
+    }
+    if flags & libc::CLONE_NEWNS as u64 == 0 {
+        list.add("/root/path", Op::EnterDir(root));
+    }
+    if linux.namespace(NamespaceType::User).is_some() {
+        let (uid, gid) = namespaces::maps(&linux.uid_mappings, &linux.gid_mappings).first;
+        list.add("/linux/uidMappings", Op::NamespaceRoot { uid, gid });
+    }
+    list.add("", Op::Session);
+    if is_set(process.apparmor_profile.as_ref()) || is_set(process.selinux_label.as_ref()) {
+        list.add("", Op::HoldProc);
+    }
+    if let Some(socket) = console.filter(|_| process.terminal) {
+        list.add("/process/terminal", terminal_step(process, socket, false));
+    }
+    if !options.no_new_keyring {
+        list.add("", Op::Keyring(c("", format!("_ses.{id}"))?));
+    }
+    let parts = Parts { spec, process, options, new_user: false, prefix };
+    let mut by_parent = List::default();
+    attributes_of(&parts, &mut list, &mut by_parent, &mut warnings)?;
+    let mut late = late_list(&parts)?;
+    // The hooks are the container's own start's.
+    late.0.retain(|step| !matches!(step.op, Op::Hook(_)));
+    early_filter(&mut list, &mut late);
+    list.add("", Op::Sync(Sync::Ready));
+    Ok(Plan {
+        clone_flags: 0,
+        pid_namespace,
+        stage: None,
+        maps: None,
+        idmaps: Vec::new(),
+        by_parent: Vec::new(),
+        setup: list.0,
+        late: late.0,
+        exec: Program::new(process, Some(&home), &options.extra_env)?,
+        hook_state: HookState::default(),
+        warnings,
+    })
+}
+
+/// Takes out the joined namespace that a test picks.
+fn take(joined: &mut Vec<Joined>, pick: impl Fn(&Joined) -> bool) -> Option<Joined> {
+    joined.iter().position(pick).map(|at| joined.remove(at))
+}
+
+fn setns(joined: Joined) -> Op {
+    Op::Setns {
+        name: format!("{} at {}", joined.typ.word(), joined.path.to_string_lossy()),
+        flag: namespaces::flag(joined.typ),
+        fd: joined.fd,
+    }
+}
+
+/// Moves what must come before the container's own process is born into the stage: the cgroup, the maps, a joined user
+/// namespace, the time offsets. Returns those steps and what the stage then creates.
+fn split_for_stage(
+    list: &mut List,
+    joined: &mut Vec<Joined>,
+    created: u64,
+    clone_flags: u64,
+    linux: &crate::spec::Linux,
+) -> Result<(Vec<Step>, u64)> {
+    let mut before = List(std::mem::take(&mut list.0));
+    if let Some(user) = take(joined, |j| j.typ == NamespaceType::User) {
+        before.add(format!("/linux/namespaces/{}", user.index), setns(user));
+    }
+    let time = libc::CLONE_NEWTIME as u64;
+    if created & time != 0 {
+        before.add("/linux/timeOffsets", Op::Unshare { flags: time, names: "time".into() });
+        let offsets = namespaces::time_offsets(linux);
+        if !offsets.is_empty() {
+            before.add("/linux/timeOffsets", Op::TimeOffsets(c("/linux/timeOffsets", offsets)?));
+        }
+    }
+    list.add("", Op::Undumpable);
+    Ok((before.0, clone_flags & !(libc::CLONE_NEWUSER as u64)))
+}
+
+fn open_tree(root: &OwnedFd, options: &Options) -> Result<OwnedFd> {
+    if options.describe {
+        return open_tree_or_dir(root);
+    }
+    mount::clone_tree(Some(root.as_fd()), c"", true).during(|| "/root/path: open_tree".into())
+}
+
+fn open_tree_or_dir(root: &OwnedFd) -> Result<OwnedFd> {
+    files::open(Some(root.as_fd()), c".", OFlag::O_PATH | OFlag::O_DIRECTORY).during(|| "/root/path: open".into())
+}
+
+fn pointer_of(spec: &Spec, typ: NamespaceType) -> String {
+    let index = spec.linux().namespaces.iter().position(|n| n.typ == Some(typ)).unwrap_or(0);
+    format!("/linux/namespaces/{index}")
+}
+
+/// The names of the namespaces that a set of `CLONE_NEW*` bits stands for.
+pub(crate) fn flag_names(flags: u64) -> String {
+    let set = NamespaceType::ALL.iter().filter(|typ| flags & namespaces::flag(**typ) != 0);
+    set.map(|typ| typ.word()).collect::<Vec<_>>().join(", ")
+}
+
+fn is_set(label: Option<&String>) -> bool {
+    label.is_some_and(|label| !label.is_empty())
+}
+
+fn terminal_step(process: &Process, socket: OwnedFd, console: bool) -> Op {
+    let size = process.console_size.as_ref().map(|s| (s.height, s.width)).filter(|s| *s != (0, 0));
+    Op::Terminal { socket, size, console }
+}
+
+/// The devices and links of the spec are made unless the host's /dev is bound in: that one is not ours to change.
+fn needs_devices(spec: &Spec) -> bool {
+    !spec.mounts.iter().any(|m| {
+        relative(&m.destination).as_deref() == Some(c"dev")
+            && (m.typ.as_deref() == Some("bind") || m.options.iter().any(|o| o == "bind" || o == "rbind"))
+    })
+}
+
+fn devices(list: &mut List, spec: &Spec, in_user: bool, options: &Options) -> Result<()> {
+    let linux = spec.linux();
+    let mut nodes: Vec<(String, Node, PathBuf)> = Vec::new();
+    for (path, major, minor) in DEFAULT_DEVICES {
+        let wanted = |d: &crate::spec::Device| relative(&d.path).as_deref() == Some(path);
+        if linux.devices.iter().any(wanted) {
+            continue;
+        }
+        let mode = Mode::from_bits_truncate(0o666);
+        let node =
+            Node { path: path.into(), kind: SFlag::S_IFCHR, mode, device: makedev(major, minor), uid: 0, gid: 0 };
+        nodes.push((String::new(), node, Path::new("/").join(OsStr::from_bytes(path.to_bytes()))));
+    }
+    for (index, device) in linux.devices.iter().enumerate() {
+        let pointer = format!("/linux/devices/{index}");
+        let kind = match device.typ {
+            Some(DeviceType::Block) => SFlag::S_IFBLK,
+            Some(DeviceType::Fifo) => SFlag::S_IFIFO,
+            _ => SFlag::S_IFCHR,
+        };
+        let Some(path) = relative(&device.path) else {
+            return Err(Error::problems("config.json", &[Problem::new(pointer + "/path", "names no file")]));
+        };
+        let node = Node {
+            path,
+            kind,
+            mode: Mode::from_bits_truncate(device.file_mode.unwrap_or(0o666)),
+            device: if kind == SFlag::S_IFIFO { 0 } else { makedev(device.major as u64, device.minor as u64) },
+            uid: device.uid.unwrap_or(0),
+            gid: device.gid.unwrap_or(0),
+        };
+        nodes.push((pointer, node, device.path.clone()));
+    }
+    for (pointer, node, host) in nodes {
+        // mknod of a device is refused in a user namespace, whoever asks; the host's own node serves instead.
+        if in_user && node.kind != SFlag::S_IFIFO {
+            let path = c(&pointer, bytes(&host))?;
+            let tree = if options.describe {
+                files::open(None, &path, OFlag::O_PATH)
+            } else {
+                mount::clone_tree(None, &path, false)
+            };
+            let tree = tree.during(|| format!("{pointer}: open the host's {}", host.display()))?;
+            list.add(pointer, Op::BindNode { path: node.path, tree });
+        } else {
+            list.add(pointer, Op::Node(node));
+        }
+    }
+    for (name, target) in DEFAULT_LINKS {
+        list.add("", Op::Link { name: name.into(), target: target.into() });
+    }
+    Ok(())
+}
+
+/// The propagation that the root mount is given after the pivot, where it is not what it has by then.
+fn propagation_of(word: &str) -> Option<(u64, bool)> {
+    let recursive = word.starts_with('r');
+    let kind = match word.strip_prefix('r').unwrap_or(word) {
+        "shared" => libc::MS_SHARED,
+        "slave" => libc::MS_SLAVE,
+        "private" => libc::MS_PRIVATE,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => return None,
+    };
+    Some((kind, recursive))
+}
+
+/// A sysctl's file: dots between, unless slashes are (sysctl(8): then a dot is part of a name).
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'/' => name.to_owned(),
+        _ => name.replace('.', "\0").replace('/', ".").replace('\0', "/"),
+    }
+}

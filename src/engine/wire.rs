@@ -1,0 +1,142 @@
+//! What parent and child say to each other: fixed-size messages over a close-on-exec `SOCK_SEQPACKET` pair. Its end after
+//! the last message means that exec worked.
+
+use super::plan::Sync;
+use crate::sys::{Call, Errno, Failure, SysResult, files};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Length of every message.
+const SIZE: usize = 16;
+
+/// A message of the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// It waits at a sync point; the number depends on which.
+    At(Sync, i32),
+    /// The stage made the container's process: its pid, and with the message its pidfd.
+    Born(i32),
+    /// A step failed.
+    Failed {
+        /// Its number.
+        step: u16,
+        /// What failed.
+        failure: Failure,
+        /// More, where the call has more to say (a hook's exit status or signal).
+        detail: i32,
+    },
+}
+
+/// Added to the number of a step that runs after the gate.
+pub const LATE: u16 = 0x8000;
+/// Added to the number of a step of the stage.
+pub const STAGE: u16 = 0x4000;
+
+fn encode(message: Message) -> [u8; SIZE] {
+    let mut bytes = [0; SIZE];
+    let (kind, call, step, errno, detail) = match message {
+        Message::At(sync, number) => (sync as u8, 0, 0, 0, number),
+        Message::Born(pid) => (0xfe, 0, 0, 0, pid),
+        Message::Failed { step, failure, detail } => (0xff, failure.call as u8, step, failure.errno as i32, detail),
+    };
+    bytes[0] = kind;
+    bytes[1] = call;
+    bytes[2..4].copy_from_slice(&step.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&errno.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&detail.to_ne_bytes());
+    bytes
+}
+
+fn decode(bytes: [u8; SIZE]) -> Option<Message> {
+    let number = |at: usize| i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Some(match bytes[0] {
+        1 => Message::At(Sync::Maps, number(8)),
+        2 => Message::At(Sync::Runtime, number(8)),
+        3 => Message::At(Sync::Ready, number(8)),
+        4 => Message::At(Sync::Notify, number(8)),
+        0xfe => Message::Born(number(8)),
+        0xff => Message::Failed {
+            step: u16::from_ne_bytes([bytes[2], bytes[3]]),
+            failure: Failure { call: Call::from_number(bytes[1])?, errno: Errno::from_raw(number(4)) },
+            detail: number(8),
+        },
+        _ => return None,
+    })
+}
+
+/// Sends a message. For the child: allocates nothing.
+///
+/// # Errors
+/// `EPIPE` when the parent is gone.
+pub fn tell(socket: BorrowedFd, message: Message) -> SysResult<()> {
+    // write(2), not sendmsg(2): of the two it is the one that any filter allows. SIGPIPE may end a child that nobody hears.
+    files::write(socket, &encode(message))
+}
+
+/// Waits for the other end's leave to go on. For the child: allocates nothing.
+///
+/// # Errors
+/// `EPIPE` when the parent is gone: then nobody waits for this container.
+pub fn wait(socket: BorrowedFd) -> SysResult<()> {
+    match files::read(socket, &mut [0; SIZE])? {
+        0 => Err(Errno::EPIPE),
+        _ => Ok(()),
+    }
+}
+
+/// Lets the child go on.
+///
+/// # Errors
+/// `EPIPE` when the child is gone.
+pub fn go(socket: BorrowedFd) -> SysResult<()> {
+    crate::sys::socket::send(socket, &[1], None)
+}
+
+/// The next message of the child; `None` at the end.
+///
+/// # Errors
+/// As read(2); `EBADMSG` for what is no message.
+pub fn hear(socket: BorrowedFd) -> SysResult<Option<Message>> {
+    let mut bytes = [0; SIZE];
+    match files::read(socket, &mut bytes) {
+        Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
+        Ok(SIZE) => decode(bytes).map(Some).ok_or(Errno::EBADMSG),
+        Ok(_) => Err(Errno::EBADMSG),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Announces the container's process with its pidfd. For the child: allocates nothing.
+///
+/// # Errors
+/// `EPIPE` when the parent is gone.
+pub fn tell_born(socket: BorrowedFd, pid: i32, pidfd: BorrowedFd) -> SysResult<()> {
+    crate::sys::socket::send(socket, &encode(Message::Born(pid)), Some(pidfd))
+}
+
+/// As [`hear`], for a plan with a stage: with the pidfd of a process that was born.
+///
+/// # Errors
+/// As [`hear`].
+pub fn hear_born(socket: BorrowedFd) -> SysResult<(Option<Message>, Option<OwnedFd>)> {
+    let mut bytes = [0; SIZE];
+    match crate::sys::socket::receive(socket, &mut bytes) {
+        Ok((0, _)) | Err(Errno::ECONNRESET) => Ok((None, None)),
+        Ok((SIZE, fd)) => Ok((Some(decode(bytes).ok_or(Errno::EBADMSG)?), fd)),
+        Ok(_) => Err(Errno::EBADMSG),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_the_wire() {
+        let failure = Failure { call: Call::PivotRoot, errno: Errno::EINVAL };
+        for message in [Message::At(Sync::Notify, 7), Message::Failed { step: LATE | 3, failure, detail: -1 }] {
+            assert_eq!(decode(encode(message)), Some(message));
+        }
+        assert_eq!(decode([9; SIZE]), None);
+    }
+}

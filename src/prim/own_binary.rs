@@ -1,0 +1,74 @@
+//! Keeps brig's own binary from being overwritten through /proc/PID/exe by the container that it sets up (CVE-2019-5736): the
+//! commands that put a child of brig into a container run from a read-only view of the binary.
+//!
+//! Where mounts may be made, that is a detached, read-only copy of the mount that the binary is on: nothing is copied. Else
+//! the binary is copied into a sealed memfd.
+
+use crate::error::{Context, Error, Result};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::{CArray, Errno, files, process};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+/// Makes sure that the calling program runs from a read-only view of its binary: returns when it does, else starts it anew
+/// from one, with the same arguments and environment.
+///
+/// # Errors
+/// Neither way works.
+pub fn protect() -> Result<()> {
+    let own = files::open(None, c"/proc/self/exe", OFlag::O_PATH).during(|| "open the own binary".into())?;
+    if is_protected(&own) {
+        return Ok(());
+    }
+    let view = match read_only_view(&own) {
+        Ok(view) => view,
+        Err(_) => sealed_copy().during(|| "copy the own binary".into())?,
+    };
+    let strings = |values: Vec<std::ffi::OsString>| {
+        CArray::new(values.into_iter().filter_map(|v| CString::new(v.into_vec()).ok()).collect())
+    };
+    let environment = std::env::vars_os().map(|(mut key, value)| {
+        key.push("=");
+        key.push(value);
+        key
+    });
+    let errno =
+        process::fexecve(view.as_fd(), &strings(std::env::args_os().collect()), &strings(environment.collect()));
+    Err(Error::os("start the own binary from a read-only view", errno))
+}
+
+/// A binary on a read-only mount, or in a sealed memfd.
+fn is_protected(own: &OwnedFd) -> bool {
+    if fstatvfs(own).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)) {
+        return true;
+    }
+    // An O_PATH fd answers no seals; only a memfd is worth another look.
+    std::fs::read_link("/proc/self/exe").is_ok_and(|path| path.as_os_str().to_string_lossy().starts_with("/memfd:brig"))
+        && files::open(None, c"/proc/self/exe", OFlag::O_RDONLY).is_ok_and(|file| {
+            fcntl(&file, FcntlArg::F_GET_SEALS)
+                .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(seals_wanted()))
+        })
+}
+
+fn seals_wanted() -> SealFlag {
+    SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+fn read_only_view(own: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let view = mount::clone_tree(Some(own.as_fd()), c"", false)?;
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    mount::set_attributes(view.as_fd(), read_only, false, None)?;
+    Ok(view)
+}
+
+fn sealed_copy() -> std::io::Result<OwnedFd> {
+    let copy = memfd_create(c"brig", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let own = files::open(None, c"/proc/self/exe", OFlag::O_RDONLY)?;
+    files::copy(own.as_fd(), copy.as_fd())?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals_wanted()))?;
+    Ok(copy)
+}
