@@ -8,7 +8,8 @@ spec_objects! {
         default_action: Option<SeccompAction>,
         default_errno_ret: Option<u32>,
         architectures: Vec<SeccompArch>,
-        flags: Vec<SeccompFlag>,
+        /// None (not even an empty list) stands for the runtime's default.
+        flags: Option<Vec<SeccompFlag>>,
         listener_path: Option<PathBuf>,
         listener_metadata: Option<String>,
         syscalls: Vec<Syscall>,
