@@ -4,6 +4,7 @@ use super::arch::{self, Arch, Call, X32_BIT};
 use crate::error::Problem;
 use crate::spec::{Seccomp, SeccompAction, SeccompArch, SeccompOp, Syscall};
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeSet;
 
 /// The errno of ERRNO and TRACE when none is named, and of calls that are newer than the profile.
 const EPERM: u32 = libc::EPERM as u32;
@@ -84,17 +85,16 @@ pub(super) fn tables(seccomp: &Seccomp) -> Result<Tables, Vec<Problem>> {
         return Err(problems);
     }
 
-    let unknown = unknown_names(&entries);
-    let mut builder = Builder { entries: &entries, default, outcomes: vec![Outcome::Return(default)], problems };
-    let mut tables = Vec::new();
-    for group in archs.chunk_by(|a, b| a.0.audit == b.0.audit) {
-        tables.push(builder.table(group));
+    let mut builder = Builder { entries: &entries, default, outcomes: Vec::new(), unknown: BTreeSet::new(), problems };
+    let groups = archs.chunk_by(|(a, _), (b, _)| a.audit == b.audit);
+    let tables = groups.map(|group| builder.table(group)).collect();
+    let Builder { outcomes, unknown, problems, .. } = builder;
+    let unknown = unknown.into_iter().collect();
+    if problems.is_empty() {
+        Ok(Tables { tables, outcomes, default, bad_arch: BAD_ARCH, unknown, notifies })
+    } else {
+        Err(problems)
     }
-    if !builder.problems.is_empty() {
-        builder.problems.dedup();
-        return Err(builder.problems);
-    }
-    Ok(Tables { tables, outcomes: builder.outcomes, default, bad_arch: BAD_ARCH, unknown, notifies })
 }
 
 fn default_action(seccomp: &Seccomp, problems: &mut Vec<Problem>) -> u32 {
@@ -242,17 +242,6 @@ fn args(i: usize, call: &Syscall, problems: &mut Vec<Problem>) -> Vec<Vec<Cond>>
     vec![conds]
 }
 
-/// The names that libseccomp does not know, each once.
-fn unknown_names(entries: &[Entry]) -> Vec<String> {
-    let mut unknown: Vec<String> = Vec::new();
-    for name in entries.iter().flat_map(|entry| entry.names) {
-        if !arch::name_known(name) && !unknown.contains(name) {
-            unknown.push(name.clone());
-        }
-    }
-    unknown
-}
-
 /// A rule for one call number of one architecture, and where it came from.
 struct Hit<'a> {
     number: u32,
@@ -265,6 +254,8 @@ struct Builder<'a> {
     entries: &'a [Entry<'a>],
     default: u32,
     outcomes: Vec<Outcome>,
+    /// Names that libseccomp does not know.
+    unknown: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -318,7 +309,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The rules that apply on one architecture, in the profile's order, and the highest number that it names.
-    fn hits(&self, arch: &Arch, newest: &mut Option<u32>) -> Vec<Hit<'a>> {
+    fn hits(&mut self, arch: &Arch, newest: &mut Option<u32>) -> Vec<Hit<'a>> {
         let mut hits = Vec::with_capacity(512);
         for (i, entry) in self.entries.iter().enumerate() {
             let args: Vec<Vec<Cond>> = entry.args.iter().map(|conds| narrowed(conds, arch.wide)).collect();
@@ -330,6 +321,7 @@ impl<'a> Builder<'a> {
                     }
                 };
                 match arch.resolve(name) {
+                    None if arch.name == arch::NATIVE => self.unknown(name),
                     None => {}
                     Some(Call::Number(number)) => args.iter().for_each(|conds| add(number, conds)),
                     Some(Call::Sub { number, mux, sub }) => {
@@ -346,6 +338,13 @@ impl<'a> Builder<'a> {
         hits
     }
 
+    /// Takes note of a name if libseccomp knows it on no architecture.
+    fn unknown(&mut self, name: &str) {
+        if !arch::name_known(name) {
+            self.unknown.insert(name.to_owned());
+        }
+    }
+
     /// What the rules for one call come to. As with libseccomp, the first rule without conditions decides alone, and
     /// rules that contradict each other are refused.
     fn outcome(&mut self, arch: &Arch, hits: &[Hit]) -> usize {
@@ -354,21 +353,12 @@ impl<'a> Builder<'a> {
             if hit.rule.conds.is_empty() {
                 return self.intern(Outcome::Return(hit.rule.action));
             }
-            let mut redundant = false;
-            for &(earlier, entry) in &rules {
-                redundant |= hit.rule.conds.starts_with(&earlier.conds);
-                let same = hit.rule.conds == earlier.conds;
-                if hit.rule.action != earlier.action && earlier.conds.starts_with(&hit.rule.conds) {
-                    let same = if same { "the same conditions" } else { "conditions that include the calls" };
-                    self.problems.push(Problem::new(
-                        format!("/linux/seccomp/syscalls/{}", hit.entry),
-                        format!(
-                            "has {same} for {} as /linux/seccomp/syscalls/{entry}, but another action (on {}): keep one",
-                            hit.name,
-                            arch.name.word()
-                        ),
-                    ));
-                }
+            let redundant = rules.iter().any(|(earlier, _)| hit.rule.conds.starts_with(&earlier.conds));
+            let contradicts = |(earlier, _): &&(&Rule, usize)| {
+                earlier.action != hit.rule.action && earlier.conds.starts_with(&hit.rule.conds)
+            };
+            if let Some(&(_, earlier)) = rules.iter().find(contradicts) {
+                self.contradiction(hit, earlier, arch);
             }
             if !redundant {
                 rules.push((&hit.rule, hit.entry));
@@ -377,6 +367,19 @@ impl<'a> Builder<'a> {
         rules.sort_by(|(a, _), (b, _)| precedence(a, b));
         let rules = rules.into_iter().map(|(rule, _)| rule.clone()).collect();
         self.intern(Outcome::Rules { rules, wide: arch.wide, big: arch.big })
+    }
+
+    /// Reports a rule with another action than an earlier one for the same calls, once.
+    fn contradiction(&mut self, hit: &Hit, earlier: usize, arch: &Arch) {
+        let at = format!("/linux/seccomp/syscalls/{}", hit.entry);
+        if self.problems.iter().all(|problem| problem.pointer != at) {
+            let (name, arch) = (hit.name, arch.name.word());
+            let what = format!(
+                "gives {name} another action than /linux/seccomp/syscalls/{earlier} does under the same conditions (on \
+                 {arch}): keep one of the two"
+            );
+            self.problems.push(Problem::new(at, what));
+        }
     }
 
     fn intern(&mut self, outcome: Outcome) -> usize {

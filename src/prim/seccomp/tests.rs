@@ -1,11 +1,13 @@
 //! What the filters mean, measured against libseccomp's.
 
 mod bpf;
+mod names;
 mod reference;
+mod validation;
 
 use super::*;
 use crate::spec::{SeccompArg, SeccompOp, Syscall};
-use reference::{Random, compare_all};
+use reference::{Random, Tally, compare_all};
 
 fn rule(names: &[&str], action: SeccompAction) -> Syscall {
     Syscall { names: names.iter().map(|&name| name.to_owned()).collect(), action: Some(action), ..Syscall::default() }
@@ -38,70 +40,260 @@ fn podman() -> Option<Seccomp> {
     Some(serde_json::from_value(section).unwrap())
 }
 
+/// A profile like the engines' default ones: 491 names in 20 entries, for three architectures.
+fn typical() -> Seccomp {
+    serde_json::from_str(include_str!("testdata/profile.json")).unwrap()
+}
+
 #[test]
-fn the_default_profile_means_what_libseccomp_makes_of_it() {
-    let Some(profile) = podman() else {
+fn default_profiles_mean_what_libseccomp_makes_of_them() {
+    let podman = podman();
+    if podman.is_none() {
         eprintln!("skipped: podman's default profile is not installed");
-        return;
-    };
-    let count = compare_all(&profile, &mut Random(1)).unwrap();
-    assert!(count > 15_000, "{count}");
-    let ours = compile(&profile).unwrap().unwrap();
-    let theirs = reference::export(&reference::context(&profile, 1).unwrap());
-    eprintln!("{} instructions, libseccomp {}", ours.program.len(), theirs.len());
+    }
+    for profile in podman.into_iter().chain([typical()]) {
+        let mut tally = Tally::default();
+        compare_all(&profile, &mut Random(1), &mut tally);
+        assert_eq!((tally.contradictory, tally.wrong, tally.refused), (0, 0, 0), "{tally:?}");
+        assert!(tally.compared > 10_000, "{tally:?}");
+        let ours = compile(&profile).unwrap().unwrap();
+        assert!(ours.program.len() < 350, "{} instructions", ours.program.len());
+    }
+}
+
+#[test]
+fn a_tree_is_as_deep_as_its_ranges_need() {
+    let program = compile(&typical()).unwrap().unwrap().program;
+    let steps = |nr| bpf::run(&program, &bpf::Data { nr, arch: 0xc000_003e, args: [0; 6] }).1;
+    // Two loads, the architecture, the return, and a comparison per halving of some 130 ranges.
+    let deepest = (0..470).map(steps).max().unwrap();
+    assert!(deepest <= 20, "{deepest}");
 }
 
 const NAMES: &[&str] = &[
-    "read", "write", "openat", "clone", "ioctl", "personality", "statx", "exit_group", "rt_sigreturn", "restart_syscall",
-    "socket", "socketcall", "accept", "sendmmsg", "ipc", "semget", "semtimedop", "shmctl", "io_pgetevents",
-    "arm_fadvise64_64", "s390_runtime_instr", "no_such_call",
+    "read",
+    "write",
+    "openat",
+    "clone",
+    "ioctl",
+    "personality",
+    "statx",
+    "exit_group",
+    "rt_sigreturn",
+    "restart_syscall",
+    "socket",
+    "socketcall",
+    "accept",
+    "sendmmsg",
+    "ipc",
+    "semget",
+    "semtimedop",
+    "shmctl",
+    "io_pgetevents",
+    "arm_fadvise64_64",
+    "s390_runtime_instr",
+    "no_such_call",
 ];
 const VALUES: &[u64] = &[
-    0, 1, 2, 5, 7, 0xff, 0x0e02_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 1 << 32, (1 << 32) + 5, (7 << 32) + 2,
-    1 << 63, u64::MAX - 1, u64::MAX,
+    0,
+    1,
+    2,
+    5,
+    7,
+    0xff,
+    0x0e02_0000,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    1 << 32,
+    (1 << 32) + 5,
+    (7 << 32) + 2,
+    1 << 63,
+    u64::MAX - 1,
+    u64::MAX,
 ];
 const ACTIONS: &[SeccompAction] = &[
-    SeccompAction::Allow, SeccompAction::Errno, SeccompAction::Trap, SeccompAction::Log, SeccompAction::KillProcess,
-    SeccompAction::Kill, SeccompAction::Trace,
+    SeccompAction::Allow,
+    SeccompAction::Errno,
+    SeccompAction::Trap,
+    SeccompAction::Log,
+    SeccompAction::KillProcess,
+    SeccompAction::Kill,
+    SeccompAction::Trace,
 ];
 const ARCHS: &[SeccompArch] = &[
-    SeccompArch::Native, SeccompArch::X86_64, SeccompArch::X86, SeccompArch::X32, SeccompArch::Aarch64, SeccompArch::Arm,
-    SeccompArch::Riscv64, SeccompArch::Mipsel, SeccompArch::Mipsel64, SeccompArch::Mipsel64n32, SeccompArch::Ppc64le,
+    SeccompArch::Native,
+    SeccompArch::X86_64,
+    SeccompArch::X86,
+    SeccompArch::X32,
+    SeccompArch::Aarch64,
+    SeccompArch::Arm,
+    SeccompArch::Riscv64,
+    SeccompArch::Mipsel,
+    SeccompArch::Mipsel64,
+    SeccompArch::Mipsel64n32,
+    SeccompArch::Ppc64le,
 ];
 
-/// A profile of random rules. `contrary`: rules of one call may have different actions.
-fn random_profile(random: &mut Random, contrary: bool) -> Seccomp {
+/// How the rules of a random profile may be related.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// One rule per call, one architecture.
+    Plain,
+    /// Several rules for a call, of the same action.
+    Agreeing,
+    /// Rules of one call may have different actions.
+    Contrary,
+}
+
+fn random_profile(random: &mut Random, kind: Kind) -> Seccomp {
     let mut profile = Seccomp { default_action: Some(random.pick(ACTIONS)), ..Seccomp::default() };
-    for _ in 0..random.below(4) {
-        profile.architectures.push(random.pick(ARCHS));
+    if kind != Kind::Plain {
+        profile.architectures = (0..random.below(4)).map(|_| random.pick(ARCHS)).collect();
     }
     let action = random.pick(ACTIONS);
     for _ in 0..random.below(12) {
-        let mut call = rule(&[random.pick(NAMES)], if contrary { random.pick(ACTIONS) } else { action });
-        if contrary && call.action == Some(SeccompAction::Errno) {
+        let mut call = rule(&[random.pick(NAMES)], if kind == Kind::Agreeing { action } else { random.pick(ACTIONS) });
+        if call.action == Some(SeccompAction::Errno) && kind != Kind::Agreeing {
             call.errno_ret = Some(random.below(3) as u32 + 1);
         }
         for _ in 0..random.pick(&[0, 1, 1, 1, 2, 2, 3]) {
-            call.args.push(arg(random.below(3) as u32, random.pick(SeccompOp::ALL), random.pick(VALUES), random.pick(VALUES)));
+            let op = random.pick(SeccompOp::ALL);
+            call.args.push(arg(random.below(3) as u32, op, random.pick(VALUES), random.pick(VALUES)));
+        }
+        if kind == Kind::Plain {
+            call.args.sort_by_key(|arg| arg.index);
+            call.args.dedup_by_key(|arg| arg.index);
+            if profile.syscalls.iter().any(|earlier| earlier.names == call.names) {
+                continue;
+            }
         }
         profile.syscalls.push(call);
     }
     profile
 }
 
-#[test]
-fn random_profiles_mean_what_libseccomp_makes_of_them() {
-    let n: u64 = std::env::var("N").map_or(300, |n| n.parse().unwrap());
-    let mut bad = 0;
-    for contrary in [false, true] {
-    for seed in 1..=n {
+fn compare_random(kind: Kind) -> Tally {
+    let mut tally = Tally::default();
+    for seed in 1..=300 {
         let mut random = Random(seed);
-        let profile = random_profile(&mut random, contrary);
-        if let Err(e) = compare_all(&profile, &mut random) {
-            bad += 1;
-            if bad < 8 { eprintln!("contrary {contrary} seed {seed}: {e}\n{}", serde_json::to_string(&profile).unwrap()); }
+        compare_all(&random_profile(&mut random, kind), &mut random, &mut tally);
+    }
+    eprintln!("{tally:?}");
+    tally
+}
+
+#[test]
+fn plain_rules_mean_what_libseccomp_makes_of_them() {
+    let tally = compare_random(Kind::Plain);
+    assert_eq!((tally.contradictory, tally.wrong, tally.refused), (0, 0, 0), "{tally:?}");
+    assert!(tally.compared > 1_000_000, "{tally:?}");
+}
+
+#[test]
+fn several_rules_for_a_call_are_alternatives() {
+    let tally = compare_random(Kind::Agreeing);
+    assert_eq!((tally.contradictory, tally.refused), (0, 0), "{tally:?}");
+    assert!(tally.compared > 1_000_000 && tally.wrong * 50 < tally.compared, "{tally:?}");
+}
+
+#[test]
+fn contradictory_rules_do_what_one_of_them_says() {
+    let tally = compare_random(Kind::Contrary);
+    assert!(tally.contradictory > 1000, "{tally:?}");
+}
+
+/// Calls with conditions of their own, so many that jumps to the returns and between the subtrees are far.
+fn far(calls: u32, actions: &[SeccompAction]) -> Seccomp {
+    let names = (0..).filter_map(|nr| libseccomp::ScmpSyscall::from(nr).get_name().ok()).take(calls as usize);
+    let conditional = |(n, name): (usize, String)| {
+        let mut call = rule(&[&name], actions[n % actions.len()]);
+        call.args =
+            vec![arg(n as u32 % 6, SeccompOp::Gt, (n as u64) << 30, 0), arg((n as u32 + 1) % 6, SeccompOp::Ne, 5, 0)];
+        call
+    };
+    let syscalls = names.enumerate().map(conditional).collect();
+    Seccomp { default_action: Some(SeccompAction::Allow), syscalls, ..Seccomp::default() }
+}
+
+#[test]
+fn far_jumps_arrive() {
+    let profile = far(280, &ACTIONS[1..]);
+    let mut tally = Tally::default();
+    compare_all(&profile, &mut Random(1), &mut tally);
+    assert_eq!((tally.contradictory, tally.wrong, tally.refused), (0, 0, 0), "{tally:?}");
+    let program = compile(&profile).unwrap().unwrap().program;
+    assert!(program.iter().any(|insn| insn.code == 0x05), "no far jump in {} instructions", program.len());
+}
+
+#[test]
+fn a_profile_too_large_for_the_kernel_is_refused() {
+    let mut profile = far(300, &ACTIONS[1..]);
+    profile.architectures = vec![SeccompArch::Aarch64, SeccompArch::Riscv64, SeccompArch::X32];
+    let problems = compile(&profile).unwrap_err();
+    assert_eq!(problems[0].pointer, "/linux/seccomp/syscalls");
+    assert!(problems[0].what.contains("the kernel takes 4096"), "{problems:?}");
+}
+
+#[test]
+fn the_kernel_takes_the_programs() {
+    for profile in [typical(), far(280, &[SeccompAction::Log])] {
+        let filter = compile(&profile).unwrap().unwrap();
+        // The filter is the thread's alone and goes with it.
+        match std::thread::spawn(move || sys::seccomp::load(&filter.program, filter.flags)).join().unwrap() {
+            Err(sys::Errno::EACCES) => eprintln!("skipped: loading a filter needs CAP_SYS_ADMIN"),
+            loaded => assert!(loaded.unwrap().is_none()),
         }
     }
-    eprintln!("contrary {contrary}: bad {bad}");
+}
+
+/// Median of repeated timings in microseconds.
+fn median(mut timings: Vec<f64>) -> f64 {
+    timings.sort_by(f64::total_cmp);
+    timings[timings.len() / 2]
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let start = std::time::Instant::now();
+    work();
+    start.elapsed().as_secs_f64() * 1e6
+}
+
+#[test]
+#[ignore = "prints timings; run alone, with --release"]
+fn timings() {
+    let profile = podman().unwrap_or_else(typical);
+    let linear = reference::export(&reference::context(&profile, 1).unwrap());
+    let tree = reference::export(&reference::context(&profile, 2).unwrap());
+    let ours = compile(&profile).unwrap().unwrap().program;
+    let compiling = |optimize| {
+        median(
+            (0..15)
+                .map(|_| timed(|| drop(reference::export(&reference::context(&profile, optimize).unwrap()))))
+                .collect(),
+        )
+    };
+    let compile = median((0..101).map(|_| timed(|| drop(compile(&profile)))).collect());
+    eprintln!("compile: libseccomp linear {:.0} us, tree {:.0}, ours {compile:.0}", compiling(1), compiling(2));
+    let programs = [("linear", linear), ("tree", tree), ("ours", ours)];
+    let mut loads = [const { Vec::new() }; 3];
+    for _ in 0..60 {
+        for (times, (_, program)) in loads.iter_mut().zip(&programs) {
+            let program = program.clone();
+            let load =
+                move || timed(|| drop(sys::seccomp::load(&program, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW).unwrap()));
+            times.push(std::thread::spawn(load).join().unwrap());
+        }
+    }
+    for (times, (name, program)) in loads.into_iter().zip(&programs) {
+        let steps = |nrs: std::ops::Range<u32>| {
+            nrs.map(|nr| bpf::run(program, &bpf::Data { nr, arch: 0xc000_003e, args: [0; 6] }).1).sum::<usize>()
+        };
+        eprintln!(
+            "{name}: {} instructions, load {:.0} us, {} steps for 470 calls",
+            program.len(),
+            median(times),
+            steps(0..470)
+        );
     }
 }

@@ -16,7 +16,7 @@ impl Data {
         match offset {
             0 => self.nr,
             4 => self.arch,
-            16.. if offset % 8 == 0 => arg((offset - 16) / 8) as u32,
+            16.. if offset.is_multiple_of(8) => arg((offset - 16) / 8) as u32,
             20.. if offset % 8 == 4 => (arg((offset - 20) / 8) >> 32) as u32,
             _ => panic!("load from {offset}"),
         }
