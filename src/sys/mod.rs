@@ -5,6 +5,7 @@ pub mod alloc;
 pub mod cred;
 mod failure;
 pub mod files;
+pub mod hook;
 pub mod mount;
 pub mod path;
 pub mod process;
