@@ -13,6 +13,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod socket;
 mod strings;
+pub mod tty;
 
 pub use failure::{At, Call, Failure};
 pub use nix::errno::Errno;
