@@ -229,7 +229,7 @@ pub fn explain_step(step: &Step, program: &str, not_found: &str, failure: Failur
             };
         }
         (Op::Hook(hook), _) => {
-            return Error::new(Kind::Other, format!("{}{place}: {}", step.op, hook.explain(errno, detail)));
+            return crate::prim::hooks::explain(hook, errno, detail, &[]);
         }
         _ => {}
     }

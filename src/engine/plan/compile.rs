@@ -229,7 +229,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     }
     for (index, hook) in hooks.create_container.iter().enumerate() {
         let pointer = format!("/hooks/createContainer/{index}");
-        list.add(pointer.clone(), Op::Hook(Box::new(hooks::compile(hook, &pointer)?)));
+        list.add(pointer.clone(), hook_step(hook, &pointer, Some(bundle))?);
     }
     // 6. The pivot, and what is done in the new root only.
     match (own_mounts, options.no_pivot) {
@@ -392,7 +392,7 @@ fn late_list(parts: &Parts) -> Result<List> {
     late.add(at("capabilities"), Op::Capabilities(sets));
     for (index, hook) in spec.hooks().start_container.iter().enumerate().filter(|_| *prefix == "/process") {
         let pointer = format!("/hooks/startContainer/{index}");
-        late.add(pointer.clone(), Op::Hook(Box::new(hooks::compile(hook, &pointer)?)));
+        late.add(pointer.clone(), hook_step(hook, &pointer, None)?);
     }
     late.0.extend(filter);
     late.add(at("args"), Op::Exec);
@@ -578,6 +578,11 @@ pub(crate) fn flag_names(flags: u64) -> String {
 
 fn is_set(label: Option<&String>) -> bool {
     label.is_some_and(|label| !label.is_empty())
+}
+
+fn hook_step(hook: &crate::spec::Hook, pointer: &str, cwd: Option<&Path>) -> Result<Op> {
+    let prepared = hooks::compile(hook, pointer, cwd).map_err(|problem| Error::problems("config.json", &[problem]))?;
+    Ok(Op::Hook(Box::new(prepared)))
 }
 
 fn terminal_step(process: &Process, socket: OwnedFd, console: bool) -> Op {

@@ -108,3 +108,9 @@ pub fn supported_flags() -> Vec<SeccompFlag> {
     };
     SeccompFlag::ALL.iter().copied().filter(available).collect()
 }
+
+/// The version of the libseccomp that is linked in.
+pub fn library_version() -> String {
+    libseccomp::ScmpVersion::current()
+        .map_or_else(|_| "unknown".into(), |v| format!("{}.{}.{}", v.major, v.minor, v.micro))
+}
