@@ -1,0 +1,1 @@
+//! Terminals made by tests, and sockets that terminals come over.

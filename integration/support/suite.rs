@@ -1,0 +1,125 @@
+//! The suite as a whole: what is prepared once, how a test's end becomes a result, and what is said at the end.
+
+use super::{Test, os, runtime};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::any::Any;
+use std::cell::RefCell;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, OnceLock};
+
+/// One test: the file it stands in, its name, and its body.
+#[derive(Clone, Copy)]
+pub struct Case {
+    pub file: &'static str,
+    pub name: &'static str,
+    pub run: fn(&Test),
+}
+
+/// Carries a skip's reason up to the harness.
+struct Skip(String);
+
+static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+
+thread_local! {
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Ends the test at hand as skipped. It is printed and counted; a reason is a fact about this machine or this runtime.
+pub fn skip(reason: impl Into<String>) -> ! {
+    resume_unwind(Box::new(Skip(reason.into())))
+}
+
+/// The directory under which every test has one of its own. It lies where any user may walk (so that a container's
+/// mapped root can), and is gone at the end.
+pub fn scratch() -> &'static Path {
+    SCRATCH.get_or_init(|| {
+        let dir = std::env::temp_dir().join(format!("brig-integration-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a scratch directory");
+        fs::copy("/proc/self/exe", dir.join("payload")).expect("the payload");
+        dir
+    })
+}
+
+/// Runs all of it.
+pub fn run(cases: &[Case], dynamic: Vec<(String, Box<dyn Fn(&Test) + Send + Sync>)>) -> ExitCode {
+    let args = Arguments::from_args();
+    let mut trials: Vec<Trial> = cases
+        .iter()
+        .map(|case| {
+            let file = case.file.split_once("::").map_or(case.file, |(_, file)| file);
+            trial(format!("{file}::{}", case.name), case.run)
+        })
+        .collect();
+    trials.extend(dynamic.into_iter().map(|(name, body)| trial(name, body)));
+    if !args.list {
+        prepare();
+    }
+    let conclusion = libtest_mimic::run(&args, trials);
+    if !args.list {
+        let _ = fs::remove_dir_all(scratch());
+        report();
+    }
+    conclusion.exit_code()
+}
+
+fn trial(name: String, body: impl Fn(&Test) + Send + Sync + 'static) -> Trial {
+    Trial::ignorable_test(name.clone(), move || outcome(&name, &body))
+}
+
+/// Mounts made here stay here, orphaned containers come back here, and a panic's words are kept for the report.
+fn prepare() {
+    os::become_subreaper();
+    if os::is_root() {
+        os::own_mount_namespace();
+    }
+    std::panic::set_hook(Box::new(|info| {
+        LAST_PANIC.with_borrow_mut(|last| *last = info.to_string());
+    }));
+    println!("runtime: {}", runtime::under_test().describe());
+}
+
+fn outcome(name: &str, body: &dyn Fn(&Test)) -> Result<Completion, Failed> {
+    if !os::is_root() {
+        return Ok(skipped(name, "needs root".into()));
+    }
+    let test = Test::new(name);
+    let result = catch_unwind(AssertUnwindSafe(|| body(&test)));
+    let left = catch_unwind(AssertUnwindSafe(|| test.finish())).unwrap_or_else(|e| vec![words(&*e)]);
+    match result {
+        Err(e) if e.is::<Skip>() => match e.downcast::<Skip>() {
+            Ok(skip) => Ok(skipped(name, skip.0)),
+            Err(e) => resume_unwind(e),
+        },
+        Err(e) => Err(Failed::from(if left.is_empty() {
+            words(&*e)
+        } else {
+            format!("{}\nand left: {}", words(&*e), left.join("; "))
+        })),
+        Ok(()) if !left.is_empty() => Err(Failed::from(format!("left behind: {}", left.join("; ")))),
+        Ok(()) => Ok(Completion::Completed),
+    }
+}
+
+fn words(_: &(dyn Any + Send)) -> String {
+    LAST_PANIC.with_borrow(Clone::clone)
+}
+
+fn skipped(name: &str, reason: String) -> Completion {
+    SKIPPED.lock().expect("no test panics here").push((name.to_string(), reason.clone()));
+    Completion::ignored_with(reason)
+}
+
+/// Says again at the end what was skipped, where nobody can miss it.
+fn report() {
+    let skipped = SKIPPED.lock().expect("no test panics here");
+    if !skipped.is_empty() {
+        println!("skipped {}:", skipped.len());
+        for (name, reason) in skipped.iter() {
+            println!("    SKIP {name}: {reason}");
+        }
+    }
+}
