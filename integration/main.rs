@@ -1,15 +1,21 @@
 //! Drives the real binary on real bundles, and asserts what a container sees and what the host keeps.
 //!
-//! `BRIG=/path/to/runtime` puts another runtime in brig's place; `BRIG_BUNDLES=/path` adds a directory of bundles.
+//! `BRIG=/path/to/runtime` puts another runtime in brig's place: where runc, crun and brig agree, brig is right, and
+//! where they differ, the test says why. `BRIG_BUNDLES=/path` puts other bundles in the place of this repository's.
 
+mod bundles;
+mod exec;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod payload;
+mod signals;
 mod support;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     payload::run_if_called();
-    let cases = [lifecycle::CASES].concat();
-    support::suite::run(&cases, Vec::new())
+    let cases = [lifecycle::CASES, signals::CASES, exec::CASES, namespaces::CASES, mounts::CASES].concat();
+    support::suite::run(&cases, bundles::tests())
 }

@@ -152,8 +152,8 @@ fn ids() -> Value {
     let all = |field: &str| {
         status(field).to_string().trim_matches('"').split(' ').filter_map(|n| n.parse::<u64>().ok()).collect::<Vec<_>>()
     };
-    let umask = status("Umask").to_string().trim_matches('"').to_string();
-    json!({"uid": all("Uid"), "gid": all("Gid"), "groups": all("Groups"), "umask": umask})
+    let umask = status("Umask").to_string();
+    json!({"uid": all("Uid"), "gid": all("Gid"), "groups": all("Groups"), "umask": format!("{:0>4}", umask.trim_matches('"'))})
 }
 
 fn scheduling() -> Value {

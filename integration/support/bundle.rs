@@ -138,7 +138,8 @@ impl Bundle {
     }
 }
 
-/// A container as `spec` would set it up, less its terminal and its read-only root.
+/// A container as `spec` would set it up, less its terminal and its read-only root. It has no cgroupsPath, so that each
+/// container of a bundle has cgroups under its own ID.
 fn base(id: &str) -> Value {
     json!({
         "ociVersion": "1.0.2",
@@ -167,7 +168,6 @@ fn base(id: &str) -> Value {
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
         "linux": {
-            "cgroupsPath": format!("/{id}"),
             "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
         },

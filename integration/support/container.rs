@@ -56,20 +56,20 @@ impl<'t> Container<'t> {
         Container { test, id, pid, stderr, init, output: RefCell::new(Lines::new(read)) }
     }
 
-    /// A call of a command on this container.
-    pub fn call(&self, command: &str) -> Call<'t> {
-        self.test.call(&[command, &self.id])
+    /// A call on this container: a command and its flags, before the ID.
+    pub fn call(&self, words: &[&str]) -> Call<'t> {
+        self.test.call(words).args(&[&self.id])
     }
 
     #[track_caller]
     pub fn start(&self) {
-        self.call("start").ok();
+        self.call(&["start"]).ok();
     }
 
     /// What `state` prints.
     #[track_caller]
     pub fn state(&self) -> Value {
-        self.call("state").ok().json()
+        self.call(&["state"]).ok().json()
     }
 
     #[track_caller]
@@ -79,12 +79,12 @@ impl<'t> Container<'t> {
 
     #[track_caller]
     pub fn kill(&self, signal: &str) {
-        self.call("kill").args(&[signal]).ok();
+        self.call(&["kill"]).args(&[signal]).ok();
     }
 
     #[track_caller]
     pub fn delete(&self) {
-        self.call("delete").ok();
+        self.call(&["delete"]).ok();
     }
 
     /// `exec FLAGS ID ARGS`.

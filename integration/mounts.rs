@@ -1,0 +1,543 @@
+//! Mounts and their attributes, masked and read-only paths, the root filesystem, and where paths may lead.
+
+use crate::payload::mountinfo;
+use crate::support::{Kind, Test, Value, cases, host, json};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+
+cases![
+    the_order_of_mounts_is_kept,
+    options_become_attributes,
+    options_of_time,
+    options_can_be_cancelled,
+    recursive_attributes,
+    recursive_times,
+    plain_attributes_are_not_recursive,
+    data_goes_to_the_filesystem,
+    a_tmpfs_has_the_mode_of_what_it_covers,
+    binds_of_files_and_directories,
+    a_bind_source_of_the_bundle_is_relative,
+    a_missing_destination_is_made,
+    a_relative_destination,
+    a_missing_source_fails,
+    links_lead_inside,
+    proc_and_sys_are_real_directories,
+    tmpcopyup,
+    tmpcopyup_keeps_owners_and_modes,
+    idmapped_bind,
+    idmapped_bind_with_the_containers_map,
+    propagation_of_a_mount,
+    propagation_of_the_root,
+    a_slave_sees_the_hosts_mounts,
+    masked_paths,
+    readonly_paths,
+    masked_and_readonly_paths_may_be_missing,
+    a_readonly_root,
+    the_hosts_mounts_stay_as_they_are,
+    the_old_root_is_gone,
+    a_remount,
+    sysfs_and_cgroup,
+    unknown_options_fail,
+    no_pivot,
+    cwd_is_made,
+];
+
+/// The container's topmost mount at a path.
+#[track_caller]
+fn at<'a>(seen: &'a Value, target: &str) -> &'a Value {
+    seen["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .rev()
+        .find(|m| m["target"] == target)
+        .unwrap_or_else(|| panic!("no mount at {target}"))
+}
+
+#[track_caller]
+fn has(mount: &Value, options: &[&str]) {
+    let list = mount["options"].as_array().unwrap();
+    for option in options {
+        match option.strip_prefix('!') {
+            Some(absent) => assert!(!list.contains(&json!(absent)), "{absent} is set: {mount}"),
+            None => assert!(list.contains(&json!(option)), "{option} is not set: {mount}"),
+        }
+    }
+}
+
+fn the_order_of_mounts_is_kept(t: &Test) {
+    let mut b = t.bundle();
+    b.mount("/mnt", "tmpfs", "first", &[]).mount("/mnt/deep", "tmpfs", "second", &[]).mount(
+        "/mnt",
+        "tmpfs",
+        "third",
+        &[],
+    );
+    let seen = t.see(&mut b, &["mounts", "list=/mnt"]);
+    let sources: Vec<_> = seen["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|m| m["target"].as_str().unwrap().starts_with("/mnt"))
+        .map(|m| m["source"].clone())
+        .collect();
+    assert_eq!(sources, ["first", "second", "third"]);
+    assert_eq!(seen["list=/mnt"]["ok"], json!([]));
+}
+
+fn options_become_attributes(t: &Test) {
+    let mut b = t.bundle();
+    b.mount("/mnt/a", "tmpfs", "tmpfs", &["ro", "nosuid", "nodev", "noexec"]);
+    b.mount("/mnt/b", "tmpfs", "tmpfs", &[]);
+    b.bind(&b.rootfs("etc"), "/mnt/c", &["ro", "nosuid", "nodev", "noexec"]);
+    b.mount("/mnt/d", "tmpfs", "tmpfs", &["rw", "suid", "dev", "exec", "sync", "dirsync"]);
+    let seen = t.see(&mut b, &["mounts", "touch=/mnt/a/x", "touch=/mnt/b/x", "touch=/mnt/c/x"]);
+    for target in ["/mnt/a", "/mnt/c"] {
+        has(at(&seen, target), &["ro", "nosuid", "nodev", "noexec"]);
+        assert_eq!(seen[format!("touch={target}/x")]["errno"], "EROFS");
+    }
+    for target in ["/mnt/b", "/mnt/d"] {
+        has(at(&seen, target), &["rw", "!nosuid", "!nodev", "!noexec"]);
+    }
+    assert!(at(&seen, "/mnt/d")["super"].as_array().unwrap().contains(&json!("sync")));
+    assert_eq!(seen["touch=/mnt/b/x"]["ok"], true);
+}
+
+fn options_of_time(t: &Test) {
+    let mut b = t.bundle();
+    for option in ["noatime", "relatime", "strictatime", "nodiratime"] {
+        b.mount(&format!("/mnt/{option}"), "tmpfs", "tmpfs", &[option]);
+    }
+    if t.kind() == Kind::Brig {
+        b.mount("/mnt/nosymfollow", "tmpfs", "tmpfs", &["nosymfollow"]);
+    }
+    let seen = t.see(&mut b, &["mounts"]);
+    has(at(&seen, "/mnt/noatime"), &["noatime", "!relatime"]);
+    has(at(&seen, "/mnt/relatime"), &["relatime"]);
+    has(at(&seen, "/mnt/strictatime"), &["!relatime", "!noatime"]);
+    has(at(&seen, "/mnt/nodiratime"), &["nodiratime"]);
+    if t.kind() == Kind::Brig {
+        has(at(&seen, "/mnt/nosymfollow"), &["nosymfollow"]);
+    }
+}
+
+fn options_can_be_cancelled(t: &Test) {
+    t.differs(Kind::Runc, "1.1 passes `defaults` on to the filesystem");
+    t.differs(Kind::Crun, "1.8.1 does not let rw undo ro");
+    let mut b = t.bundle();
+    b.mount("/mnt/a", "tmpfs", "tmpfs", &["nosuid", "ro", "suid", "rw", "noexec"]);
+    b.mount("/mnt/b", "tmpfs", "tmpfs", &["defaults", "noatime", "atime"]);
+    let seen = t.see(&mut b, &["mounts"]);
+    has(at(&seen, "/mnt/a"), &["rw", "!nosuid", "noexec"]);
+    has(at(&seen, "/mnt/b"), &["rw", "!noatime"]);
+}
+
+/// A tmpfs with another in it, on the host.
+fn nested(t: &Test) -> std::path::PathBuf {
+    let outer = t.dir().join("outer");
+    for dir in [outer.clone(), outer.join("inner")] {
+        fs::create_dir(&dir).unwrap();
+        nix::mount::mount(Some("host"), &dir, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    }
+    fs::write(outer.join("inner/file"), "x").unwrap();
+    outer
+}
+
+fn unmount(dir: &Path) {
+    for target in host::mounts_under(dir).iter().rev() {
+        nix::mount::umount2(target.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+fn recursive_attributes(t: &Test) {
+    let mut b = t.bundle();
+    let outer = nested(t);
+    b.bind(&outer, "/mnt/a", &["rro", "rnosuid", "rnodev", "rnoexec"]);
+    b.bind(&outer, "/mnt/b", &["ro", "rnosymfollow"]);
+    let seen = t.see(&mut b, &["mounts", "touch=/mnt/a/inner/file"]);
+    for target in ["/mnt/a", "/mnt/a/inner"] {
+        has(at(&seen, target), &["ro", "nosuid", "nodev", "noexec"]);
+    }
+    assert_eq!(seen["touch=/mnt/a/inner/file"]["errno"], "EROFS");
+    has(at(&seen, "/mnt/b/inner"), if t.kind() == Kind::Crun { &["rw"] } else { &["rw", "nosymfollow"] });
+    let host = mountinfo::own();
+    let inner = host.iter().find(|m| m["target"] == outer.join("inner").display().to_string()).unwrap();
+    has(inner, &["rw", "!nosuid", "!noexec"]);
+    unmount(&outer);
+}
+
+fn recursive_times(t: &Test) {
+    t.differs(Kind::Crun, "1.8.1 sets a time attribute without clearing the old one, which the kernel refuses");
+    let mut b = t.bundle();
+    let outer = nested(t);
+    b.bind(&outer, "/mnt/a", &["rnoatime"]).bind(&outer, "/mnt/b", &["rstrictatime"]);
+    let seen = t.see(&mut b, &["mounts"]);
+    for inner in ["", "/inner"] {
+        has(at(&seen, &format!("/mnt/a{inner}")), &["noatime", "!relatime"]);
+        has(at(&seen, &format!("/mnt/b{inner}")), &["!noatime", "!relatime"]);
+    }
+    unmount(&outer);
+}
+
+fn plain_attributes_are_not_recursive(t: &Test) {
+    let mut b = t.bundle();
+    let outer = nested(t);
+    b.bind(&outer, "/mnt/a", &["ro"]);
+    b.mount("/mnt/b", "bind", &outer.display().to_string(), &["bind"]);
+    let seen = t.see(&mut b, &["mounts", "list=/mnt/b/inner"]);
+    has(at(&seen, "/mnt/a"), &["ro"]);
+    has(at(&seen, "/mnt/a/inner"), &["rw"]);
+    assert_eq!(seen["list=/mnt/b/inner"]["ok"], json!([]), "bind is not rbind");
+    unmount(&outer);
+}
+
+fn data_goes_to_the_filesystem(t: &Test) {
+    let mut b = t.bundle();
+    b.mount("/mnt/a", "tmpfs", "tmpfs", &["nosuid", "size=64k", "mode=1750", "uid=5", "gid=6", "nr_inodes=100"]);
+    let seen = t.see(&mut b, &["mounts", "stat=/mnt/a"]);
+    assert_eq!(seen["stat=/mnt/a"]["ok"]["mode"], "41750");
+    assert_eq!((&seen["stat=/mnt/a"]["ok"]["uid"], &seen["stat=/mnt/a"]["ok"]["gid"]), (&json!(5), &json!(6)));
+    let options = at(&seen, "/mnt/a")["super"].to_string();
+    assert!(options.contains("size=64k") && options.contains("nr_inodes=100"), "{options}");
+    let mut b = t.bundle();
+    b.mount("/mnt", "tmpfs", "tmpfs", &["no-such-option=1"]);
+    t.create_fails(&b, &["/mnt"]);
+}
+
+/// As engines rely on for a tmpfs over /tmp.
+fn a_tmpfs_has_the_mode_of_what_it_covers(t: &Test) {
+    let mut b = t.bundle();
+    fs::set_permissions(b.rootfs("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    b.mount("/tmp", "tmpfs", "tmpfs", &["nosuid"]);
+    assert_eq!(t.see(&mut b, &["stat=/tmp"])["stat=/tmp"]["ok"]["mode"], "41777");
+    if t.kind() != Kind::Runc {
+        b.set(&format!("{}/options", b.mount_at("/tmp")), json!(["mode=700"]));
+        assert_eq!(t.see(&mut b, &["stat=/tmp"])["stat=/tmp"]["ok"]["mode"], "40700");
+    }
+}
+
+fn binds_of_files_and_directories(t: &Test) {
+    let mut b = t.bundle();
+    let dir = t.dir().join("volume");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "from the host").unwrap();
+    b.bind(&dir, "/mnt/dir", &[]).bind(&dir.join("file"), "/etc/hostname", &[]).bind(
+        &dir.join("file"),
+        "/new/deep/file",
+        &["ro"],
+    );
+    let seen = t.see(
+        &mut b,
+        &[
+            "read=/mnt/dir/file",
+            "read=/etc/hostname",
+            "read=/new/deep/file",
+            "touch=/mnt/dir/made",
+            "touch=/new/deep/file",
+        ],
+    );
+    for path in ["/mnt/dir/file", "/etc/hostname", "/new/deep/file"] {
+        assert_eq!(seen[format!("read={path}")]["ok"], "from the host", "{path}");
+    }
+    assert_eq!(seen["touch=/new/deep/file"]["errno"], "EROFS");
+    assert!(dir.join("made").exists());
+    assert_eq!(fs::read_to_string(b.rootfs("etc/hostname")).unwrap(), "image\n");
+}
+
+fn a_bind_source_of_the_bundle_is_relative(t: &Test) {
+    let mut b = t.bundle();
+    fs::write(b.dir().join("file"), "beside config.json").unwrap();
+    b.mount("/mnt/file", "bind", "file", &["bind"]);
+    let seen = t.see(&mut b, &["read=/mnt/file"]);
+    assert_eq!(seen["read=/mnt/file"]["ok"], "beside config.json");
+}
+
+fn a_missing_destination_is_made(t: &Test) {
+    let mut b = t.bundle();
+    b.mount("/made/by/mount", "tmpfs", "tmpfs", &[]);
+    let seen = t.see(&mut b, &["stat=/made/by", "mounts"]);
+    if t.kind() != Kind::Crun {
+        assert_eq!(seen["stat=/made/by"]["ok"]["mode"], "40755");
+    }
+    at(&seen, "/made/by/mount");
+}
+
+fn a_relative_destination(t: &Test) {
+    let mut b = t.bundle();
+    b.mount("mnt/relative", "tmpfs", "tmpfs", &[]);
+    at(&t.see(&mut b, &["mounts"]), "/mnt/relative");
+}
+
+fn a_missing_source_fails(t: &Test) {
+    let mut b = t.bundle();
+    b.bind(Path::new("/no/such/source"), "/mnt", &[]);
+    t.create_fails(&b, &["/no/such/source", "no such file or directory"]);
+    let mut b = t.bundle();
+    b.mount("/mnt", "nosuchfs", "none", &[]);
+    t.create_fails(&b, &["/mnt", "nosuchfs"]);
+}
+
+/// Links in an image are followed as they would be inside.
+fn links_lead_inside(t: &Test) {
+    t.differs(Kind::Crun, "it makes nothing behind a link that leads nowhere yet");
+    let mut b = t.bundle();
+    let outside = t.dir().join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, b.rootfs("absolute")).unwrap();
+    symlink("../../../../../../../../../../mnt", b.rootfs("up")).unwrap();
+    symlink("mnt/over/there", b.rootfs("dangling")).unwrap();
+    b.mount("/absolute/x", "tmpfs", "one", &[]).mount("/up", "tmpfs", "two", &[]).mount(
+        "/dangling",
+        "tmpfs",
+        "three",
+        &[],
+    );
+    let seen = t.see(&mut b, &["mounts"]);
+    at(&seen, &format!("{}/x", outside.display()));
+    at(&seen, "/mnt");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "something was made outside of the root");
+}
+
+/// CVE-2019-16884 and its kin: a fake /proc would let a container write labels and limits of its own.
+fn proc_and_sys_are_real_directories(t: &Test) {
+    for (name, destination) in [("proc", "/proc"), ("sys", "/sys")] {
+        let mut b = t.bundle();
+        fs::remove_dir(b.rootfs(name)).unwrap();
+        symlink("mnt", b.rootfs(name)).unwrap();
+        t.create_fails(&b, &[destination]);
+    }
+}
+
+fn tmpcopyup(t: &Test) {
+    let mut b = t.bundle();
+    fs::create_dir_all(b.rootfs("data/sub")).unwrap();
+    fs::write(b.rootfs("data/file"), "from the image").unwrap();
+    fs::write(b.rootfs("data/sub/deep"), "deep").unwrap();
+    symlink("file", b.rootfs("data/link")).unwrap();
+    b.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "nosuid"]);
+    let seen = t.see(
+        &mut b,
+        &["list=/data", "read=/data/file", "read=/data/sub/deep", "link=/data/link", "touch=/data/new", "mounts"],
+    );
+    assert_eq!(seen["list=/data"]["ok"], json!(["file", "link", "sub"]));
+    assert_eq!(seen["read=/data/file"]["ok"], "from the image");
+    assert_eq!(seen["read=/data/sub/deep"]["ok"], "deep");
+    assert_eq!(seen["link=/data/link"]["ok"], "file");
+    has(at(&seen, "/data"), &["nosuid"]);
+    assert!(!b.rootfs("data/new").exists());
+    assert_eq!(at(&seen, "/data")["type"], "tmpfs");
+}
+
+fn tmpcopyup_keeps_owners_and_modes(t: &Test) {
+    t.differs(Kind::Runc, "it loses the owners of what it copies");
+    let mut b = t.bundle();
+    fs::create_dir(b.rootfs("data")).unwrap();
+    fs::write(b.rootfs("data/file"), "x").unwrap();
+    chown(b.rootfs("data/file"), Some(5), Some(6)).unwrap();
+    fs::set_permissions(b.rootfs("data/file"), fs::Permissions::from_mode(0o640)).unwrap();
+    b.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let seen = t.see(&mut b, &["stat=/data/file"]);
+    let stat = &seen["stat=/data/file"]["ok"];
+    assert_eq!((&stat["mode"], &stat["uid"], &stat["gid"]), (&json!("100640"), &json!(5), &json!(6)));
+}
+
+fn idmapped_bind(t: &Test) {
+    t.differs(Kind::Runc, "1.1 has no idmapped mounts");
+    let mut b = t.bundle();
+    let dir = t.dir().join("volume");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "x").unwrap();
+    chown(dir.join("file"), Some(7), Some(8)).unwrap();
+    b.user_namespace(100_000, 65536).bind(&dir, "/mnt", &["idmap"]);
+    let mount = b.mount_at("/mnt");
+    b.set(&format!("{mount}/uidMappings"), json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+    b.set(&format!("{mount}/gidMappings"), json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+    let seen = t.see(&mut b, &["stat=/mnt/file", "touch=/mnt/made", "mounts"]);
+    assert_eq!((&seen["stat=/mnt/file"]["ok"]["uid"], &seen["stat=/mnt/file"]["ok"]["gid"]), (&json!(7), &json!(8)));
+    has(at(&seen, "/mnt"), &["idmapped"]);
+    assert_eq!(fs::metadata(dir.join("made")).map(|m| m.uid()).unwrap(), 0);
+}
+
+fn idmapped_bind_with_the_containers_map(t: &Test) {
+    t.differs(Kind::Runc, "1.1 has no idmapped mounts");
+    let mut b = t.bundle();
+    let dir = t.dir().join("volume");
+    fs::create_dir(&dir).unwrap();
+    b.user_namespace(100_000, 65536).bind(&dir, "/mnt", &["idmap"]);
+    let seen = t.see(&mut b, &["stat=/mnt", "touch=/mnt/made"]);
+    assert_eq!(seen["stat=/mnt"]["ok"]["uid"], 0);
+    assert_eq!(seen["touch=/mnt/made"]["ok"], true);
+    assert_eq!(fs::metadata(dir.join("made")).unwrap().uid(), 0);
+}
+
+fn propagation_of_a_mount(t: &Test) {
+    t.differs(Kind::Crun, "1.8.1 makes every new mount private");
+    let mut b = t.bundle();
+    for word in ["private", "slave", "shared", "unbindable"] {
+        b.mount(&format!("/mnt/{word}"), "tmpfs", "tmpfs", &[word]);
+    }
+    let seen = t.see(&mut b, &["mounts"]);
+    assert_eq!(at(&seen, "/mnt/private")["propagation"], "private");
+    assert_eq!(at(&seen, "/mnt/shared")["propagation"], "shared");
+    assert_eq!(at(&seen, "/mnt/unbindable")["propagation"], "unbindable");
+    assert_eq!(at(&seen, "/mnt/slave")["propagation"], "private", "a slave of nobody is private");
+}
+
+fn propagation_of_the_root(t: &Test) {
+    t.differs(Kind::Runc, "1.1 leaves the root private whatever is asked for");
+    for (word, wanted) in [("shared", "shared"), ("private", "private"), ("unbindable", "unbindable")] {
+        let mut b = t.bundle();
+        b.set("/linux/rootfsPropagation", json!(word));
+        assert_eq!(at(&t.see(&mut b, &["mounts"]), "/")["propagation"], wanted);
+    }
+}
+
+fn a_slave_sees_the_hosts_mounts(t: &Test) {
+    let volume = t.dir().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let mount =
+        |source, target: &Path, typ, flags| nix::mount::mount(source, target, typ, flags, None::<&str>).unwrap();
+    mount(Some("volume"), &volume, Some("tmpfs"), nix::mount::MsFlags::empty());
+    mount(None::<&str>, &volume, None::<&str>, nix::mount::MsFlags::MS_SHARED);
+    fs::create_dir(volume.join("later")).unwrap();
+    let mut b = t.bundle();
+    b.set("/linux/rootfsPropagation", json!("rslave"));
+    b.bind(&volume, "/mnt/slave", &["rslave"]).bind(&volume, "/mnt/private", &["rprivate"]);
+    b.payload(&["sleep"]);
+    let c = t.create(&b);
+    c.start();
+    c.line();
+    mount(Some("later"), &volume.join("later"), Some("tmpfs"), nix::mount::MsFlags::empty());
+    let seen = c.see(&[], &["mounts"]);
+    let targets: Vec<&str> = seen["mounts"].as_array().unwrap().iter().filter_map(|m| m["target"].as_str()).collect();
+    assert!(targets.contains(&"/mnt/slave/later"), "{targets:?}");
+    assert!(!targets.contains(&"/mnt/private/later"), "{targets:?}");
+    assert_eq!(at(&seen, "/mnt/slave")["propagation"], "slave");
+    drop(c);
+    unmount(&volume);
+}
+
+fn masked_paths(t: &Test) {
+    let mut b = t.bundle();
+    fs::create_dir(b.rootfs("secret")).unwrap();
+    fs::write(b.rootfs("secret/key"), "key").unwrap();
+    fs::write(b.rootfs("etc/secret"), "key").unwrap();
+    b.set("/linux/maskedPaths", json!(["/secret", "/etc/secret", "/proc/kcore", "/sys/firmware"]));
+    let seen = t.see(
+        &mut b,
+        &["list=/secret", "read=/etc/secret", "touch=/secret/x", "stat=/etc/secret", "mounts", "list=/sys/firmware"],
+    );
+    assert_eq!(seen["list=/secret"]["ok"], json!([]));
+    assert_eq!(seen["read=/etc/secret"]["ok"], "");
+    assert_eq!(seen["touch=/secret/x"]["errno"], "EROFS");
+    assert_eq!(seen["stat=/etc/secret"]["ok"]["rdev"], 259, "not /dev/null: {seen}");
+    assert_eq!(seen["list=/sys/firmware"]["ok"], json!([]));
+    has(at(&seen, "/secret"), &["ro"]);
+}
+
+fn readonly_paths(t: &Test) {
+    let mut b = t.bundle();
+    fs::write(b.rootfs("home/file"), "").unwrap();
+    b.set("/linux/readonlyPaths", json!(["/etc", "/proc/sys", "/home/file"]));
+    b.capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
+    let seen = t.see(
+        &mut b,
+        &["touch=/etc/x", "touch=/home/file", "write=/proc/sys/kernel/hostname:x", "touch=/home/other", "mounts"],
+    );
+    for verb in ["touch=/etc/x", "touch=/home/file", "write=/proc/sys/kernel/hostname:x"] {
+        assert_eq!(seen[verb]["errno"], "EROFS", "{verb}");
+    }
+    assert_eq!(seen["touch=/home/other"]["ok"], true);
+    has(at(&seen, "/proc/sys"), &["ro"]);
+    has(at(&seen, "/proc"), &["rw"]);
+}
+
+fn masked_and_readonly_paths_may_be_missing(t: &Test) {
+    let mut b = t.bundle();
+    b.set("/linux/maskedPaths", json!(["/no/such/path"])).set("/linux/readonlyPaths", json!(["/no/such/other"]));
+    t.see(&mut b, &["cwd"]);
+    assert!(!b.rootfs("no").exists());
+}
+
+fn a_readonly_root(t: &Test) {
+    let mut b = t.bundle();
+    b.set("/root/readonly", json!(true)).mount("/made/up", "tmpfs", "tmpfs", &[]);
+    let seen = t.see(&mut b, &["touch=/x", "touch=/made/up/x", "touch=/dev/shm/x", "mounts"]);
+    assert_eq!(seen["touch=/x"]["errno"], "EROFS");
+    assert_eq!(seen["touch=/made/up/x"]["ok"], true);
+    assert_eq!(seen["touch=/dev/shm/x"]["ok"], true);
+    has(at(&seen, "/"), &["ro"]);
+}
+
+fn the_hosts_mounts_stay_as_they_are(t: &Test) {
+    let c = t.create(t.bundle().payload(&["sleep"]));
+    c.start();
+    c.line();
+    assert_eq!(host::mounts_under(t.dir()), Vec::<String>::new());
+}
+
+fn the_old_root_is_gone(t: &Test) {
+    let mut b = t.bundle();
+    let seen = t.see(&mut b, &["mounts", "list=/"]);
+    assert_eq!(seen["list=/"]["ok"], json!(["bin", "dev", "etc", "home", "mnt", "proc", "sys", "tmp"]));
+    let host: Vec<&str> = seen["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|m| m["target"].as_str())
+        .filter(|t| !["/", "/proc", "/sys"].contains(t) && !t.starts_with("/dev"))
+        .collect();
+    assert_eq!(host, Vec::<&str>::new());
+}
+
+fn a_remount(t: &Test) {
+    let mut b = t.bundle();
+    b.mount("/mnt", "tmpfs", "tmpfs", &["nosuid"]).mount("/mnt", "none", "/", &["remount", "bind", "ro", "nosuid"]);
+    has(at(&t.see(&mut b, &["mounts"]), "/mnt"), &["ro", "nosuid"]);
+}
+
+fn sysfs_and_cgroup(t: &Test) {
+    let mut b = t.bundle();
+    b.namespace("cgroup", None);
+    b.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
+    let seen = t.see(&mut b, &["mounts", "cgroup", "list=/sys/fs/cgroup"]);
+    has(at(&seen, "/sys"), &["ro", "nosuid"]);
+    if host::has_v1("pids") {
+        has(at(&seen, "/sys/fs/cgroup/pids"), &["ro", "nosuid", "nodev", "noexec"]);
+        assert_eq!(at(&seen, "/sys/fs/cgroup/pids")["root"], "/");
+        let names = seen["list=/sys/fs/cgroup"]["ok"].to_string();
+        assert!(names.contains("memory") && names.contains("cpu"), "{names}");
+    }
+    assert!(
+        seen["cgroup"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|l| l.as_str().unwrap().contains(":pids:/") && l.as_str().unwrap().ends_with(":/")),
+        "{seen}"
+    );
+}
+
+fn unknown_options_fail(t: &Test) {
+    let mut b = t.bundle();
+    b.bind(&b.rootfs("etc"), "/mnt", &["no-such-option"]);
+    if t.kind() == Kind::Brig {
+        t.create_fails(&b, &["no-such-option"]);
+    }
+}
+
+fn no_pivot(t: &Test) {
+    let mut b = t.bundle();
+    b.payload(&["list=/", "cwd"]);
+    let seen = t.run_with(&b, &["--no-pivot"]).ok().json();
+    assert_eq!(seen["list=/"]["ok"], json!(["bin", "dev", "etc", "home", "mnt", "proc", "sys", "tmp"]));
+}
+
+fn cwd_is_made(t: &Test) {
+    let mut b = t.bundle();
+    b.set("/process/cwd", json!("/not/yet/there"));
+    let seen = t.see(&mut b, &["cwd", "stat=/not/yet/there"]);
+    assert_eq!(seen["cwd"]["ok"], "/not/yet/there");
+    assert_eq!(seen["stat=/not/yet/there"]["ok"]["mode"], "40755");
+}
