@@ -4,11 +4,14 @@
 //! where they differ, the test says why. `BRIG_BUNDLES=/path` puts other bundles in the place of this repository's.
 
 mod bundles;
+mod cgroups;
+mod devices;
 mod exec;
 mod lifecycle;
 mod mounts;
 mod namespaces;
 mod payload;
+mod process;
 mod signals;
 mod support;
 
@@ -16,6 +19,16 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     payload::run_if_called();
-    let cases = [lifecycle::CASES, signals::CASES, exec::CASES, namespaces::CASES, mounts::CASES].concat();
+    let cases = [
+        lifecycle::CASES,
+        signals::CASES,
+        exec::CASES,
+        namespaces::CASES,
+        mounts::CASES,
+        process::CASES,
+        devices::CASES,
+        cgroups::CASES,
+    ]
+    .concat();
     support::suite::run(&cases, bundles::tests())
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 /// Runs the verbs if this process was started as the payload; returns if it was not.
 pub fn run_if_called() {
     let mut args = std::env::args_os();
-    if args.next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|n| n == "payload")) {
+    if args.next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|n| n == "payload" || n == "linked")) {
         let words: Vec<String> = args.map(|a| a.to_string_lossy().into_owned()).collect();
         let mut said = Said::default();
         for word in &words {

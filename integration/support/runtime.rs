@@ -77,8 +77,22 @@ impl<'t> Call<'t> {
     /// `globals` go before the command. The environment is as bare as podman's, but for PATH and the mark by which the
     /// test finds processes of its own.
     pub fn new(test: &'t Test, globals: &[&str], args: &[&str]) -> Call<'t> {
-        let mut command = Command::new(&under_test().path);
-        command.arg("--root").arg(test.root()).args(globals).args(args).current_dir(test.dir()).stdin(Stdio::null());
+        Call::through(test, &[], globals, args)
+    }
+
+    /// As [`Call::new`], started by another program, which gets the runtime's path and arguments after its own.
+    pub fn through(test: &'t Test, program: &[&str], globals: &[&str], args: &[&str]) -> Call<'t> {
+        let path = under_test().path.display().to_string();
+        let words: Vec<&str> = program.iter().copied().chain([path.as_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .arg("--root")
+            .arg(test.root())
+            .args(globals)
+            .args(args)
+            .current_dir(test.dir())
+            .stdin(Stdio::null());
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -117,16 +131,22 @@ impl<'t> Call<'t> {
 
     /// Gives the runtime these descriptors under these numbers, which should be ones that nobody else uses.
     pub fn pass(mut self, fds: Vec<(OwnedFd, i32)>) -> Self {
+        let mut high: Vec<i32> = fds.iter().map(|_| 0).collect();
         let install = move || {
-            for (fd, number) in &fds {
+            // Out of each other's way first: a descriptor may have the number that another one is wanted under.
+            for (at, (fd, _)) in high.iter_mut().zip(&fds) {
+                // SAFETY: takes integers; fcntl is async-signal-safe.
+                *at = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500) };
+            }
+            for (at, (_, number)) in high.iter().zip(&fds) {
                 // SAFETY: both are integers; dup2 is async-signal-safe.
-                if unsafe { libc::dup2(fd.as_raw_fd(), *number) } < 0 {
+                if unsafe { libc::dup2(*at, *number) } < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
             }
             Ok(())
         };
-        // SAFETY: the closure only calls dup2.
+        // SAFETY: the closure only calls fcntl and dup2.
         unsafe { self.command.pre_exec(install) };
         self
     }
