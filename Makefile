@@ -1,0 +1,46 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# The one file that a build yields. Cargo itself is asked for its place, which depends on the target and on
+# CARGO_TARGET_DIR; target/brig is a link to it that depends on neither.
+BUILD = cargo build --release --locked --quiet --bin brig --message-format=json-render-diagnostics \
+	| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+
+.PHONY: build run test check bench install clean
+
+build: ## build the release binary
+	@hack/setup.sh build
+	@binary=$$($(BUILD)); mkdir -p target; ln -sfn "$$binary" target/brig; echo "built $$binary (target/brig)"
+
+run: ## build, make a root file system, and run bundles/hello
+	@hack/setup.sh run
+	@$(MAKE) build
+	@hack/rootfs bundles/hello/rootfs
+	@target/brig run --bundle bundles/hello hello-$$$$
+
+test: ## every test: unit, bundles, integration, engines
+	@hack/setup.sh test
+	@hack/test.sh
+
+check: ## formatting, lints, floors
+	@hack/setup.sh build
+	@cargo fmt --check
+	@cargo clippy --quiet --locked --all-targets -- -D warnings
+	@hack/floors.sh
+
+bench: ## brig beside crun and runc
+	@hack/setup.sh test
+	@$(MAKE) build
+	@hack/bench
+
+install: build ## put brig into PREFIX/bin, under DESTDIR if that is set
+	@install -D -m 0755 "$$(readlink -f target/brig)" "$(DESTDIR)$(PREFIX)/bin/brig"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/brig"
+
+clean: ## remove what was built
+	@cargo clean --quiet
+	@rm -f target/brig
