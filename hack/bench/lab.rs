@@ -55,7 +55,7 @@ pub struct Lab {
 
 impl Lab {
     /// Makes the place: mounts in a mount namespace of its own, so that whatever happens here ends with the processes.
-    /// On a hybrid machine whose v2 tree has controllers, that tree is unmounted there: crun refuses to work beside it.
+    /// On a hybrid machine whose v2 tree has controllers, that tree is hidden there: crun refuses to work beside it.
     pub fn new() -> Result<Lab> {
         ensure!(nix::unistd::geteuid().is_root(), "the benchmark makes namespaces and cgroups: run it as root");
         let name = format!("brig-bench-{}", std::process::id());
@@ -66,6 +66,8 @@ impl Lab {
         if fs::read_to_string(unified.join("cgroup.controllers")).is_ok_and(|names| !names.trim().is_empty()) {
             eprintln!("bench: {} has controllers, which crun refuses: hidden for this run", unified.display());
             umount2(&unified, MntFlags::MNT_DETACH).context("hide the v2 cgroup tree")?;
+            // crun still makes directories there, which would stay on the machine's own tmpfs
+            tmpfs(&unified, "mode=755")?;
             lab.hierarchies.retain(|hierarchy| *hierarchy != unified);
         }
         fs::create_dir(&lab.dir)?;

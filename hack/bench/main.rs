@@ -89,8 +89,8 @@ fn bench() -> Result<()> {
 
 impl Bench {
     fn run(&mut self, options: &Options) -> Result<()> {
-        let rounds = options.rounds.unwrap_or(if options.quick { 20 } else { 120 });
-        let spaced = options.spaced.unwrap_or(if options.quick { 12 } else { 60 });
+        let rounds = options.rounds.unwrap_or(if options.quick { 30 } else { 120 });
+        let spaced = options.spaced.unwrap_or(if options.quick { 20 } else { 60 });
         for peer in &self.peers {
             probes::prepare(&mut self.meter, &self.lab, peer).context(peer.name.clone())?;
         }
