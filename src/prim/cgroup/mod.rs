@@ -1,118 +1,316 @@
-//! stand-in
-use crate::error::*;
-use crate::spec;
-use std::ffi::CString;
+//! The container's cgroup: `linux.cgroupsPath` and `linux.resources`, on cgroup v1, v2, and both side by side.
+//!
+//! [`compile`] turns the request into a [`CgroupPlan`]: which directories, and which file gets which bytes, in order.
+//! [`CgroupPlan::create`] carries it out in the parent. The child gets in by [`join`] (v1) or by being cloned into
+//! [`CgroupPlan::v2_dir`]. A [`Record`] is what outlives the start: it finds, freezes, kills and removes.
+//!
+//! On a host that has both generations the container gets a cgroup in every v1 hierarchy, and one in the v2 tree only if
+//! something needs it there (huge page limits, `unified`).
+
+mod convert;
+mod create;
+pub mod devices;
+mod freezer;
+mod io;
+mod layout;
+mod limits;
+#[cfg(test)]
+mod live;
+mod members;
+mod record;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use layout::{Hierarchy, Layout, Version};
+pub use record::Record;
+pub use write::{Set, Write};
+
+use crate::error::{Context, Problem, Result};
+use crate::spec::Resources;
+use crate::sys::{Errno, files};
+use limits::Limits;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode as FileMode;
+use serde::{Deserialize, Serialize};
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-/// x
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct Record;
-/// x
+
+/// Who makes cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Manager {
-    /// x
+    /// brig itself, in the cgroup filesystem.
     #[default]
     Cgroupfs,
-    /// x
+    /// systemd.
     Systemd,
-    /// x
+    /// Nobody: the container stays in the caller's cgroup.
     Disabled,
 }
-/// x
+
+/// What is asked for.
 #[derive(Debug, Clone)]
-pub struct Layout;
-impl Layout {
-    /// x
-    pub fn detect() -> Result<Layout> {
-        Ok(Layout)
-    }
-}
-/// x
 pub struct Request<'a> {
-    /// x
+    /// `linux.cgroupsPath`.
     pub path: Option<&'a str>,
-    /// x
+    /// The container's ID, which names the cgroup if there is no path.
     pub id: &'a str,
-    /// x
-    pub resources: &'a spec::Resources,
-    /// x
+    /// `linux.resources`.
+    pub resources: &'a Resources,
+    /// `--cgroup-manager`.
     pub manager: Manager,
+    /// Whether the devices that every container may use are added to the rules.
+    pub default_devices: bool,
+    /// Whether the caller is not the host's root: a hierarchy that it may not write is left out, as long as no limit needs
+    /// it, and so are device rules, which a user namespace does not need (it makes no device nodes).
+    pub rootless: bool,
+    /// The host user to whom a v2 cgroup is delegated, see "Cgroup ownership" in the specification's config-linux. The
+    /// caller decides (v2, a new cgroup namespace, and a writable mount of it).
+    pub owner: Option<u32>,
 }
-/// x
-#[derive(Debug)]
-pub struct CgroupPlan;
-/// x
-pub fn compile(_l: &Layout, _r: &Request) -> Result<CgroupPlan, Vec<Problem>> {
-    Ok(CgroupPlan)
+
+/// One cgroup of a container: a directory in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The hierarchy's generation.
+    pub version: Version,
+    /// The controllers that it has, by the kernel's names.
+    pub controllers: Vec<String>,
+    /// Where the hierarchy is mounted.
+    pub mount: String,
+    /// The directory, an absolute path below `mount`.
+    pub path: String,
 }
+
+impl Group {
+    /// Whether it has a controller, by its v1 name.
+    pub fn has(&self, controller: &str) -> bool {
+        let name = match (self.version, controller) {
+            (Version::V2, "blkio") => "io",
+            _ => controller,
+        };
+        self.controllers.iter().any(|c| c == name)
+    }
+}
+
+/// Whether limits are for a new container or for one that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    Create,
+    /// With the CPU quota in force, as `cpu.max` gives it.
+    Update {
+        cpu_quota: Option<String>,
+    },
+}
+
+/// The compiled request.
+#[derive(Debug, Clone)]
+pub struct CgroupPlan {
+    groups: Vec<Group>,
+    writes: Vec<Write>,
+    warnings: Vec<Problem>,
+    rootless: bool,
+    owner: Option<u32>,
+    clone_into: bool,
+}
+
+const PATH: &str = "/linux/cgroupsPath";
+
+/// Decides which cgroups the container gets, and what is written into them. Pure.
+///
+/// # Errors
+/// Everything in the request that can't be applied on a host of this layout, each with its JSON pointer.
+pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Problem>> {
+    let mut plan = CgroupPlan {
+        groups: Vec::new(),
+        writes: Vec::new(),
+        warnings: Vec::new(),
+        rootless: request.rootless,
+        owner: request.owner,
+        clone_into: true,
+    };
+    match request.manager {
+        Manager::Cgroupfs => {}
+        Manager::Systemd => {
+            let what = "the systemd cgroup driver is not there yet; run with --cgroup-manager cgroupfs, and give \
+                        linux.cgroupsPath as a path";
+            return Err(vec![Problem::new(PATH, what)]);
+        }
+        Manager::Disabled => {
+            if *request.resources != Resources::default() {
+                let what =
+                    "is not applied, since --cgroup-manager disabled leaves the container in its caller's cgroup";
+                plan.warnings.push(Problem::new("/linux/resources", what));
+            }
+            return Ok(plan);
+        }
+    }
+    let (path, absolute) = clean(request.path.filter(|p| !p.is_empty()), request.id)?;
+    plan.groups = layout.hierarchies.iter().map(|h| group(h, &path, absolute)).collect();
+    let mut limits = Limits {
+        groups: &plan.groups,
+        mode: &Mode::Create,
+        writes: Vec::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if !request.rootless {
+        limits.devices(request.resources, request.default_devices);
+    }
+    limits.all(request.resources);
+    if !limits.problems.is_empty() {
+        return Err(limits.problems);
+    }
+    (plan.writes, plan.warnings) = (limits.writes, limits.warnings);
+    if !layout.is_pure_v2() {
+        // The v2 group is the last one, so no index moves.
+        let used = |i: usize| plan.writes.iter().any(|w| w.group == i);
+        let keep: Vec<bool> =
+            plan.groups.iter().enumerate().map(|(i, g)| g.version == Version::V1 || used(i)).collect();
+        let mut keep = keep.iter();
+        plan.groups.retain(|_| *keep.next().unwrap_or(&true));
+    }
+    // No process can be cloned into a cgroup that may have none; it has to move there.
+    let no_processes =
+        |w: &Write| w.file == "pids.max" && w.value == "0" && plan.groups[w.group].version == Version::V2;
+    plan.clone_into = !plan.writes.iter().any(no_processes);
+    Ok(plan)
+}
+
+/// What `brig update` writes into the cgroups of a running container. Device rules stay as they are, as with the peers.
+///
+/// # Errors
+/// Everything that can't be applied, each with its JSON pointer.
+pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<Problem>> {
+    let groups = record.groups.clone();
+    let v2 = groups.iter().find(|g| g.version == Version::V2 && g.has("cpu"));
+    let cpu_quota = v2.and_then(|g| write::read(&format!("{}/cpu.max", g.path)).ok());
+    let cpu_quota = cpu_quota.and_then(|max| max.split(' ').next().map(Into::into));
+    let mode = Mode::Update { cpu_quota };
+    let mut limits =
+        Limits { groups: &groups, mode: &mode, writes: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+    limits.all(resources);
+    let Limits { writes, problems, mut warnings, .. } = limits;
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if !resources.devices.is_empty() {
+        warnings.push(Problem::new("/linux/resources/devices", "device rules can't be changed while a container runs"));
+    }
+    Ok(CgroupPlan { groups, writes, warnings, rootless: false, owner: None, clone_into: true })
+}
+
+/// The path to the cgroup as plain names, and whether it starts at the root of each hierarchy. `..` never leaves that root
+/// (runc cleans paths the same way; crun lets the kernel resolve them).
+fn clean(path: Option<&str>, id: &str) -> Result<(String, bool), Vec<Problem>> {
+    let given = path.unwrap_or(id);
+    let mut names: Vec<&str> = Vec::new();
+    for name in given.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    let problem = |what: &str| Err(vec![Problem::new(PATH, what)]);
+    if names.is_empty() {
+        // runc would take over, and at the end try to remove, every cgroup of the machine.
+        return problem("is the root of the hierarchy, which no container can have; give it a name of its own");
+    }
+    if names.iter().any(|n| n.len() > 255) {
+        return problem("has a name of more than 255 bytes, which is the limit");
+    }
+    if given.contains(['\n', '\0']) {
+        return problem("has a newline or a zero byte in it, which a cgroup's name can't have");
+    }
+    Ok((names.join("/"), given.starts_with('/')))
+}
+
+/// Where the container's cgroup is in one hierarchy. A relative path (and the default, the ID) is below this process's own
+/// cgroup on v1, so that its limits hold for the container too, and beside it on v2, where a cgroup with processes can't
+/// have limited children. runc does the same; crun starts every path at the root.
+fn group(hierarchy: &Hierarchy, path: &str, absolute: bool) -> Group {
+    let Hierarchy { version, controllers, mount, own } = hierarchy;
+    let base = match (absolute, version) {
+        (true, _) => "",
+        (false, Version::V1) => own.trim_end_matches('/'),
+        (false, Version::V2) => own.rsplit_once('/').map_or("", |(parent, _)| parent),
+    };
+    Group {
+        version: *version,
+        controllers: controllers.clone(),
+        mount: mount.clone(),
+        path: format!("{mount}{base}/{path}"),
+    }
+}
+
 impl CgroupPlan {
-    /// x
-    pub fn record(&self) -> Record {
-        Record
+    /// What will be done, in words, each step with the JSON pointer that caused it.
+    pub fn steps(&self) -> impl Iterator<Item = (String, &str)> {
+        let make = |g: &Group| (format!("make cgroup {}", g.path), PATH);
+        self.groups.iter().map(make).chain(self.writes.iter().map(|w| (w.phrase(), w.pointer.as_ref())))
     }
-    /// x
-    pub fn create(&self) -> Result<()> {
-        Ok(())
+
+    /// What is accepted but not applied, and why; to be shown as warnings.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
-    /// x
+
+    /// The writes, for tests and for `brig plan`.
+    pub fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// Whether there is a cgroup to make at all (not with [`Manager::Disabled`], nor on a host without cgroups).
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Writes the limits into cgroups that exist ([`update`]).
+    ///
+    /// # Errors
+    /// The first write that the kernel refuses; those before it stay.
+    pub fn apply(&self) -> Result<()> {
+        write::write_all(&self.groups, &self.writes)
+    }
+
+    /// The files through which a child joins, see [`join`].
     pub fn join_files(&self) -> Vec<CString> {
-        vec![]
+        join_files(&self.groups, self.clone_into)
     }
-    /// x
+
+    /// The v2 directory to clone the child into (`CLONE_INTO_CGROUP`, Linux 5.7), after [`CgroupPlan::create`]; `None`
+    /// when the container has no v2 cgroup, or may only join it afterwards, through [`CgroupPlan::join_files`].
+    ///
+    /// # Errors
+    /// When the directory can't be opened.
     pub fn v2_dir(&self) -> Result<Option<OwnedFd>> {
-        Ok(None)
-    }
-    /// x
-    pub fn steps(&self) -> Vec<(String, String)> {
-        vec![]
-    }
-    /// x
-    pub fn mounts(&self) -> Vec<(String, String)> {
-        vec![]
-    }
-    /// x
-    pub fn warnings(&self) -> Vec<String> {
-        vec![]
+        if self.clone_into { v2_dir(&self.groups) } else { Ok(None) }
     }
 }
-impl Record {
-    /// x
-    pub fn is_frozen(&self) -> bool {
-        false
-    }
-    /// x
-    pub fn pids(&self) -> Result<Vec<i32>> {
-        Ok(vec![])
-    }
-    /// x
-    pub fn kill(&self, _s: i32) -> Result<()> {
-        Ok(())
-    }
-    /// x
-    pub fn thaw(&self) -> Result<()> {
-        Ok(())
-    }
-    /// x
-    pub fn remove(&self) -> Result<()> {
-        Ok(())
-    }
-    /// x
-    pub fn exists(&self) -> bool {
-        false
-    }
-    /// x
-    pub fn join_files(&self) -> Vec<CString> {
-        vec![]
-    }
-    /// x
-    pub fn v2_dir(&self) -> Result<Option<OwnedFd>> {
-        Ok(None)
-    }
-    /// x
-    pub fn sub(&self, _p: &str) -> Result<Record> {
-        Ok(Record)
-    }
-    /// x
-    pub fn oom_kills(&self) -> Option<u64> {
-        None
-    }
+
+/// The file by which a process gets into each group. v1 takes single threads in `tasks`: a child with one thread writes
+/// there, since a write to `cgroup.procs` waits for an RCU grace period (about 6 ms after the machine has been idle, 0.3
+/// ms by `tasks`). The v2 group is left out when the child is cloned into it.
+fn join_files(groups: &[Group], clone_into: bool) -> Vec<CString> {
+    let file = |g: &Group| match g.version {
+        Version::V1 => CString::new(format!("{}/tasks", g.path)).ok(),
+        Version::V2 => (!clone_into).then(|| CString::new(format!("{}/cgroup.procs", g.path)).ok()).flatten(),
+    };
+    groups.iter().filter_map(file).collect()
+}
+
+fn v2_dir(groups: &[Group]) -> Result<Option<OwnedFd>> {
+    let Some(group) = groups.iter().find(|g| g.version == Version::V2) else { return Ok(None) };
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    open(group.path.as_str(), flags, FileMode::empty()).map(Some).during(|| format!("open {}", group.path))
+}
+
+/// Moves the calling thread, the only one of its process, into cgroups. Safe between clone and exec.
+///
+/// # Errors
+/// Which file failed, and why: `EACCES` or `EPERM` without the right to move, `EBUSY` or `EOPNOTSUPP` on v2 cgroups that
+/// have limited children.
+pub fn join<S: AsRef<CStr>>(files: &[S]) -> Result<(), (usize, Errno)> {
+    files.iter().enumerate().try_for_each(|(i, file)| files::write_to(None, file.as_ref(), b"0").map_err(|e| (i, e)))
 }
