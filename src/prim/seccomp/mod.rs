@@ -1,7 +1,7 @@
 //! `linux.seccomp`: from the profile to a BPF program.
 //!
 //! The meaning is libseccomp's, which the tests prove for every call number and around every compared value; the layout
-//! is our own (see [`tree`]), because libseccomp takes twenty milliseconds for a default profile and its program another
+//! is our own (tree.rs), because libseccomp takes twenty milliseconds for a default profile and its program another
 //! one to load. Where the profile leaves something open:
 //!
 //! - The native architecture is always filtered. Calls of architectures that the profile does not list kill the thread.
