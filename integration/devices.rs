@@ -115,6 +115,7 @@ fn a_device_in_a_new_directory(t: &Test) {
 }
 
 fn device_numbers_are_checked(t: &Test) {
+    t.differs(Kind::Crun, "1.8.1 takes an unknown type for a character device");
     let mut b = t.bundle();
     b.set("/linux/devices", json!([{"path": "/dev/x", "type": "q", "major": 1, "minor": 1}]));
     t.create_fails(&b, &["/linux/devices/0/type"]);
@@ -186,11 +187,13 @@ fn a_bound_dev_is_left_alone(t: &Test) {
     let mut b = t.bundle();
     let dev = t.dir().join("dev");
     fs::create_dir(&dev).unwrap();
-    fs::write(dev.join("mark"), "").unwrap();
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    nix::sys::stat::mknod(&dev.join("null"), nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 3))
+        .unwrap();
     b.config["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
     b.bind(&dev, "/dev", &[]);
     let seen = t.see(&mut b, &["list=/dev"]);
-    assert_eq!(seen["list=/dev"]["ok"], json!(["mark"]));
+    assert_eq!(seen["list=/dev"]["ok"], json!(["null"]));
     assert_eq!(fs::read_dir(&dev).unwrap().count(), 1);
 }
 

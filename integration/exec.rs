@@ -84,7 +84,7 @@ fn passes_on_the_exit_status(t: &Test) {
 }
 
 fn a_signal_is_128_and_its_number(t: &Test) {
-    t.differs(Kind::Crun, "it writes the pid file when the process has begun already");
+    t.only_brig("they write the pid file when the process has begun already");
     let c = sleeper(t, |_| ());
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let pid_file = t.dir().join("exec.pid");
@@ -234,7 +234,7 @@ fn process_file_with_limits_and_ids(t: &Test) {
     if t.kind() != Kind::Runc {
         assert_eq!(seen["ids"]["umask"], "0027");
     }
-    if t.kind() != Kind::Crun {
+    if t.kind() == Kind::Brig {
         assert_eq!(seen["sched"]["oom_score_adj"], 321);
     }
 }

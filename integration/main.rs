@@ -4,31 +4,26 @@
 //! where they differ, the test says why. `BRIG_BUNDLES=/path` puts other bundles in the place of this repository's.
 
 mod bundles;
-mod cgroups;
-mod devices;
-mod exec;
-mod lifecycle;
-mod mounts;
-mod namespaces;
 mod payload;
-mod process;
-mod signals;
 mod support;
 
-use std::process::ExitCode;
+/// A file per feature, each with its list of tests.
+macro_rules! features {
+    ($($file:ident),* $(,)?) => {
+        $(mod $file;)*
 
-fn main() -> ExitCode {
+        fn cases() -> Vec<support::Case> {
+            [$($file::CASES),*].concat()
+        }
+    };
+}
+
+features![
+    lifecycle, signals, exec, namespaces, mounts, process, devices, cgroups, hooks, seccomp, terminal, sockets,
+    bad_input, killed
+];
+
+fn main() -> std::process::ExitCode {
     payload::run_if_called();
-    let cases = [
-        lifecycle::CASES,
-        signals::CASES,
-        exec::CASES,
-        namespaces::CASES,
-        mounts::CASES,
-        process::CASES,
-        devices::CASES,
-        cgroups::CASES,
-    ]
-    .concat();
-    support::suite::run(&cases, bundles::tests())
+    support::suite::run(&cases(), bundles::tests())
 }

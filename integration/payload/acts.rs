@@ -21,6 +21,15 @@ pub fn act(verb: &str, arg: &str, said: &mut Said) -> Option<Value> {
             said.line("say", arg.into());
             Value::Null
         }
+        "note" => match said.note(arg) {
+            Ok(()) => Value::Null,
+            Err(e) => outcome::<bool>(Err(e)),
+        },
+        "kill" => {
+            // SAFETY: takes integers only.
+            unsafe { libc::kill(if first == "parent" { libc::getppid() } else { first.parse().unwrap_or(0) }, libc::SIGKILL) };
+            Value::Null
+        }
         "sleep" => wait(said),
         "trap" => trap(said),
         "stubborn" => stubborn(said),

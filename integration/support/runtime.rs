@@ -216,15 +216,25 @@ impl Running {
         let status = self.child.wait().expect("a status");
         let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        let out = Out { code, stdout: read(&self.out), stderr: read(&self.err), shown: self.shown };
+        let out = Out { code, stdout: read(&self.out), stderr: read(&self.err), shown: self.shown.clone() };
         assert!(ended, "`{}` did not end within {:?}\nstderr: {}", out.shown, self.limit, out.stderr);
         out
     }
 
-    /// Ends the runtime itself as an OOM kill would.
+    /// Ends the runtime itself, as an OOM kill would.
     pub fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    /// A test that fails leaves no runtime behind.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
