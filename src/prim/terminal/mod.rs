@@ -1,6 +1,8 @@
 //! The container's terminal: a pty made inside (runtime-spec `process.terminal`, `process.consoleSize`), its master sent
 //! out over a socket, and the caller's own terminal in raw mode.
 
+pub mod attend;
+
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::{Errno, SysResult, socket, tty};
 use nix::fcntl::{OFlag, open};
