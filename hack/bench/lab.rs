@@ -127,7 +127,7 @@ impl Lab {
         let busybox = std::env::var("BUSYBOX").unwrap_or("/bin/busybox".to_owned());
         fs::copy(&busybox, root.join("bin/busybox"))
             .with_context(|| format!("copy {busybox} (of package busybox-static, or $BUSYBOX)"))?;
-        for name in ["true", "sleep", "sh"] {
+        for name in ["cat", "cut", "grep", "hostname", "sh", "sleep", "sort", "true"] {
             symlink("busybox", root.join("bin").join(name))?;
         }
         fs::create_dir_all(self.path("files/shm"))?;

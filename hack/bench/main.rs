@@ -91,8 +91,16 @@ impl Bench {
     fn run(&mut self, options: &Options) -> Result<()> {
         let rounds = options.rounds.unwrap_or(if options.quick { 30 } else { 120 });
         let spaced = options.spaced.unwrap_or(if options.quick { 20 } else { 60 });
-        for peer in &self.peers {
-            probes::prepare(&mut self.meter, &self.lab, peer).context(peer.name.clone())?;
+        let mut reference = None;
+        for peer in &mut self.peers {
+            let proofs = probes::prepare(&mut self.meter, &self.lab, peer).with_context(|| peer.name.clone())?;
+            match &reference {
+                None => reference = Some(proofs), // the floor's
+                Some(floor) => peer.differences = probes::compare(floor, &proofs),
+            }
+            for difference in &peer.differences {
+                eprintln!("bench: {} makes another container than the floor: {difference}", peer.name);
+            }
         }
         let wanted = |probe: &Probe| probe.rows().iter().any(|row| row.key.contains(&options.only));
         let plain: Vec<Probe> = probes::all().into_iter().filter(wanted).collect();

@@ -17,6 +17,8 @@ pub struct Peer {
     pub version: String,
     /// True for the floor program, which only runs.
     pub floor: bool,
+    /// In what its containers are not those that were asked for.
+    pub differences: Vec<String>,
 }
 
 impl Peer {
@@ -30,8 +32,13 @@ impl Peer {
 /// The floor, $BRIG (or the release build), crun and runc ($CRUN, $RUNC or the PATH's), and the paths of $BENCH_PEERS. Tells
 /// on stderr who is missing.
 pub fn find(lab: &Lab) -> Result<Vec<Peer>> {
-    let floor =
-        Peer { name: "floor".into(), path: lab.build_floor()?, version: "hack/bench/floor.c".into(), floor: true };
+    let floor = Peer {
+        name: "floor".into(),
+        path: lab.build_floor()?,
+        version: "hack/bench/floor.c".into(),
+        floor: true,
+        differences: Vec::new(),
+    };
     let mut peers = vec![floor];
     for (name, variable, remedy) in [
         ("brig", "BRIG", "build it (cargo build --release)"),
@@ -62,7 +69,13 @@ fn add(peers: &mut Vec<Peer>, name: &str, path: &Path) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().next().filter(|_| output.status.success());
     let version = version.with_context(|| format!("{} --version says nothing", path.display()))?.to_owned();
-    peers.push(Peer { name: name.to_owned(), path: path.to_string_lossy().into_owned(), version, floor: false });
+    peers.push(Peer {
+        name: name.to_owned(),
+        path: path.to_string_lossy().into_owned(),
+        version,
+        floor: false,
+        differences: Vec::new(),
+    });
     Ok(())
 }
 

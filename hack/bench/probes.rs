@@ -175,35 +175,67 @@ pub fn perform(meter: &mut Meter, lab: &Lab, steps: &[Step], status: i32) -> Res
     Ok(taken)
 }
 
-/// Writes this program's bundles, proves that what it runs is run and that its exit status comes back, and starts the
-/// containers that `exec` and `state` need.
-pub fn prepare(meter: &mut Meter, lab: &Lab, peer: &Peer) -> Result<()> {
-    const PROOF: [&str; 3] = ["/bin/sh", "-c", "echo proof >/proof; exit 7"];
+/// What a container says of itself, for [`prepare`]: who leaves work out is no peer.
+const PROOF: &str = "exec >/proof; hostname; \
+    grep -E '^(Cap(Eff|Prm|Bnd)|NoNewPrivs|Seccomp|Uid):' /proc/self/status; \
+    echo open files: $(ulimit -n), processes: $(ulimit -u); \
+    echo ping groups: $(cat /proc/sys/net/ipv4/ping_group_range); \
+    for m in $(cut -d ' ' -f 5 /proc/1/mountinfo | sort); do echo mount $m; done; \
+    cd /sys/fs/cgroup; for f in */memory.limit_in_bytes */cpu.cfs_quota_us */pids.max memory.max cpu.max pids.max; do \
+    test -f $f && echo $f: $(cat $f); done; exit 7";
+
+/// Writes this program's bundles, and starts the containers that `exec` and `state` need. Proves that what it runs is run
+/// and that its exit status comes back; returns what its containers told of themselves, by `run` and by `exec`, for each
+/// bundle.
+pub fn prepare(meter: &mut Meter, lab: &Lab, peer: &Peer) -> Result<Vec<String>> {
+    const ARGS: [&str; 3] = ["/bin/sh", "-c", PROOF];
     fs::create_dir_all(lab.path("state").join(&peer.name))?;
-    let proof = lab.path("rootfs/proof");
+    let take_proof = |what| {
+        let path = lab.path("rootfs/proof");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("its {what} did not run: {} is not there", path.display()))?;
+        fs::remove_file(path).map(|()| text).context("remove the proof")
+    };
+    let mut proofs = Vec::new();
     for bundle in BUNDLES {
         let name = |purpose| use_of(peer, bundle, purpose);
         lab.bundle(bundle, &name("true"), &["/bin/true"])?;
-        lab.bundle(bundle, &name("alive"), &["/bin/sleep", "100000"])?;
-        lab.bundle(bundle, &name("proof"), &PROOF)?;
-        let path = |purpose| lab.word(&format!("bundles/{}", name(purpose)));
-        let command = |words: &[&str]| peer.command(lab, words);
+        let live = lab.bundle(bundle, &name("alive"), &["/bin/sleep", "100000"])?;
+        let proof = lab.bundle(bundle, &name("proof"), &ARGS)?;
         let run = match peer.floor {
-            true => floor(peer, lab, bundle, &PROOF),
-            false => command(&["run", "--bundle", &path("proof"), "proof"]),
+            true => floor(peer, lab, bundle, &ARGS),
+            false => peer.command(lab, &["run", "--bundle", &proof, "proof"]),
         };
         perform(meter, lab, &[run], 7)?;
-        fs::remove_file(&proof).context("its container did not run: no trace of it in the root file system")?;
+        proofs.push(take_proof("run")?);
         if peer.floor {
             continue;
         }
         let alive = name("alive");
-        let start = [command(&["create", "--bundle", &path("alive"), &alive]), command(&["start", &alive])];
+        let start = [peer.command(lab, &["create", "--bundle", &live, &alive]), peer.command(lab, &["start", &alive])];
         perform(meter, lab, &start, 0)?;
-        perform(meter, lab, &[command(&["exec", &alive, PROOF[0], PROOF[1], PROOF[2]])], 7)?;
-        fs::remove_file(&proof).context("its exec did not run: no trace of it in the root file system")?;
+        perform(meter, lab, &[peer.command(lab, &["exec", &alive, ARGS[0], ARGS[1], ARGS[2]])], 7)?;
+        proofs.push(take_proof("exec")?);
     }
-    Ok(())
+    Ok(proofs)
+}
+
+/// Where the proofs of a peer differ from those of the floor, in words; empty when they tell the same.
+pub fn compare(floor: &[String], proofs: &[String]) -> Vec<String> {
+    let whats = BUNDLES.map(|bundle| [(bundle, "run", 0), (bundle, "exec", 1)]);
+    let mut differences = Vec::new();
+    for (bundle, what, offset) in whats.into_iter().flatten() {
+        let number = bundle as usize;
+        let Some(proof) = proofs.get(2 * number + offset) else { continue };
+        let missing = floor[number].lines().filter(|line| !proof.lines().any(|other| other == *line));
+        let more = proof.lines().filter(|line| !floor[number].lines().any(|other| other == *line));
+        let lines: Vec<String> =
+            missing.map(|line| format!("not {line:?}")).chain(more.map(|line| format!("but {line:?}"))).collect();
+        if !lines.is_empty() {
+            differences.push(format!("{what}, {}: {}", bundle.name(), lines.join(", ")));
+        }
+    }
+    differences
 }
 
 /// Deletes the containers of `prepare` and any that a failure left.

@@ -70,6 +70,9 @@ pub fn markdown(table: &Table, peers: &[Peer], setting: &Setting) -> String {
     let _ = writeln!(text, "{}; {} rounds ({} after idling).\n", machine(), setting.rounds, setting.spaced);
     for peer in peers {
         let _ = writeln!(text, "- {}: {}", peer.name, peer.version);
+        for difference in &peer.differences {
+            let _ = writeln!(text, "  - not the same work: {difference}");
+        }
     }
     let note = if crun.is_some() { "median ms (ratio to crun)" } else { "median ms" };
     grid(&mut text, note, table, peers, |cells, cell| {
@@ -132,7 +135,7 @@ pub fn json(table: &Table, peers: &[Peer], setting: &Setting) -> Value {
         "rounds": setting.rounds,
         "rounds_after_idling": setting.spaced,
         "meter_peak_kib": setting.meter_kib,
-        "peers": peers.iter().map(|peer| json!({ "name": peer.name, "path": peer.path, "version": peer.version }))
+        "peers": peers.iter().map(|peer| json!({ "name": peer.name, "path": peer.path, "version": peer.version, "differences": peer.differences }))
             .collect::<Vec<_>>(),
         "rows": rows.collect::<Vec<_>>(),
     })

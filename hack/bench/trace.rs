@@ -32,8 +32,11 @@ pub fn count(lab: &Lab, peer: &Peer, probe: &Probe) -> Result<Vec<u64>> {
         let pid: i32 = path.extension().and_then(|end| end.to_str()).context("a trace without a pid")?.parse()?;
         // A process belongs to the last command spawned before it; what came before the first one is the meter.
         if let Some(owner) = runs.iter().rposition(|taken| taken.pid <= pid) {
-            let lines = BufReader::new(fs::File::open(&path)?).lines();
-            calls[owner] += lines.map_while(Result::ok).filter(|line| !line.starts_with(['+', '-'])).count() as u64;
+            let lines = BufReader::new(fs::File::open(&path)?).lines().map_while(Result::ok);
+            // what the command does itself begins with its execve; before that it is the spawning of it
+            let spawned = runs[owner].pid == pid;
+            let own = lines.skip_while(|line| spawned && !line.starts_with("execve("));
+            calls[owner] += own.filter(|line| !line.starts_with(['+', '-'])).count() as u64;
         }
         fs::remove_file(path)?;
     }
