@@ -10,7 +10,7 @@ DESTDIR ?=
 BUILD = cargo build --release --locked --quiet --bin brig --message-format=json-render-diagnostics \
 	| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 
-.PHONY: build run test check bench install clean
+.PHONY: build run test check bench bench-quick install clean
 
 build: ## build the release binary
 	@hack/setup.sh build
@@ -35,7 +35,10 @@ check: ## formatting, lints, floors
 bench: ## brig beside crun and runc
 	@hack/setup.sh test
 	@$(MAKE) build
-	@hack/bench
+	@cargo run --release --locked --quiet --example bench -- $(BENCH_FLAGS)
+
+bench-quick: ## the same in a minute
+	@$(MAKE) bench BENCH_FLAGS=--quick
 
 install: build ## put brig into PREFIX/bin, under DESTDIR if that is set
 	@install -D -m 0755 "$$(readlink -f target/brig)" "$(DESTDIR)$(PREFIX)/bin/brig"
