@@ -4,6 +4,7 @@ use super::{Context, listen_fds};
 use crate::engine::container::{self, Request};
 use crate::engine::plan::Options;
 use crate::error::{Context as _, Result};
+use crate::prim::terminal::connect_console_socket;
 use std::path::PathBuf;
 
 /// Create a container from a bundle; its program waits for start
@@ -40,7 +41,7 @@ pub struct Create {
 impl Create {
     pub(super) fn request(&self, context: &Context, detached: bool, gated: bool) -> Result<Request> {
         let (preserve_fds, extra_env) = listen_fds(self.preserve_fds);
-        let console = self.console_socket.as_ref().map(|path| container::connect(path)).transpose();
+        let console = self.console_socket.as_ref().map(|path| connect_console_socket(path)).transpose();
         Ok(Request {
             id: self.id.clone(),
             bundle: self.bundle.clone(),

@@ -2,8 +2,9 @@
 
 use super::{Context, flag_error, listen_fds};
 use crate::engine::plan::Options;
-use crate::engine::{attend, container, exec};
+use crate::engine::{attend, exec};
 use crate::error::{Context as _, Error, Result};
+use crate::prim::terminal::connect_console_socket;
 use crate::spec::{self, Process, Spec};
 use std::path::PathBuf;
 
@@ -58,7 +59,7 @@ pub struct Exec {
     preserve_fds: u32,
     /// A cgroup below the container's, to run in
     #[arg(long, value_name = "PATH")]
-    cgroup: Option<String>,
+    cgroup: Vec<String>,
     /// Also in a paused container
     #[arg(long)]
     ignore_paused: bool,
@@ -81,7 +82,7 @@ impl Exec {
         let mut console = self
             .console_socket
             .as_ref()
-            .map(|path| container::connect(path))
+            .map(|path| connect_console_socket(path))
             .transpose()
             .during(|| "--console-socket".into())?;
         let mut desk = (!self.detach).then(|| attend::Desk::new(false)).transpose()?;

@@ -1,30 +1,33 @@
 //! Attending to a process in the foreground: its terminal, the caller's signals, its end.
 
 use crate::error::{Context, Result};
+use crate::prim::terminal::attend::{Relay, attend, become_subreaper};
+use crate::prim::terminal::receive_master;
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::socket;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Where a foreground process is attended from. Made before the clone: signals that come between are kept until somebody
-/// looks.
-#[derive(Debug)]
+/// Where a foreground process is attended from. Made before the clone, with all signals blocked: those that come meanwhile
+/// are kept until somebody looks.
 pub struct Desk {
     ours: Option<OwnedFd>,
+    mask: libc::sigset_t,
+    subreaper: bool,
 }
 
 impl Desk {
-    /// Sets up: a subreaper takes the container's orphans.
+    /// Sets up; as a subreaper the caller gets the container's orphans, and reaps them.
     ///
     /// # Errors
     /// As prctl(2).
     pub fn new(subreaper: bool) -> Result<Desk> {
         if subreaper {
-            process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).during(|| "become a subreaper".into())?;
+            become_subreaper()?;
         }
-        Ok(Desk { ours: None })
+        Ok(Desk { ours: None, mask: process::block_signals(), subreaper })
     }
 
-    /// Lends a socket for the terminal's master, should the process want a terminal and nobody else takes it.
+    /// Lends a socket for the terminal's master, should the process want a terminal and nobody else take it.
     ///
     /// # Errors
     /// As socketpair(2).
@@ -37,11 +40,22 @@ impl Desk {
         Ok(())
     }
 
-    /// Stays with the process until it ends.
+    /// Stays with the process until it ends: relays its terminal, if it has one that was lent, and forwards signals.
     ///
     /// # Errors
-    /// As waitid(2).
-    pub fn attend(self, child: &Child, _terminal: bool) -> Result<Ended> {
-        process::wait(child.pidfd.as_fd()).during(|| "wait for the process".into())
+    /// As waitid(2); the caller's terminal does not want to be raw.
+    pub fn attend(self, child: &Child, terminal: bool) -> Result<Ended> {
+        let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+        let relay = match self.ours.as_ref().filter(|_| terminal) {
+            Some(ours) => Some(Relay::new(receive_master(ours.as_fd())?, stdin.as_fd(), stdout.as_fd())?),
+            None => None,
+        };
+        attend(child.pidfd.as_fd(), relay, self.subreaper.then_some(child.pid))
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        process::restore_signals(&self.mask);
     }
 }

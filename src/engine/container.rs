@@ -4,8 +4,9 @@ use super::launch::{self, Event, launch};
 use super::plan::{self, HookState, Inputs, Options, Plan};
 use super::store::{Entry, Saved, Status, Store, oci_state, start_time, wrong_status};
 use super::wire::{self, LATE, Message};
-use crate::error::{Context, Error, Kind, Problem, Result};
-use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager};
+use crate::error::{Context, Error, Kind, Result};
+use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager, Record};
+use crate::prim::terminal::connect_console_socket;
 use crate::prim::{hooks, netdev};
 use crate::spec::{Hook, Loaded, NamespaceType, Resources, Spec};
 use crate::sys::process::{self, Child};
@@ -86,8 +87,33 @@ fn compile_cgroup(request: &Request, spec: &Spec) -> Result<CgroupPlan> {
         id: &request.id,
         resources: spec.linux().resources.as_ref().unwrap_or(&NONE),
         manager: request.manager,
+        default_devices: true,
+        rootless: !nix::unistd::geteuid().is_root(),
+        owner: delegate(spec),
     };
     cgroup::compile(&layout, &wanted).map_err(|problems| Error::problems("config.json", &problems))
+}
+
+/// The host user to whom a v2 cgroup is delegated: the container's root, if it sees its cgroup as a tree of its own that it may
+/// write (runtime-spec, config-linux.md, "Cgroup ownership").
+fn delegate(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux();
+    let writable = |m: &crate::spec::Mount| {
+        m.destination.as_os_str() == "/sys/fs/cgroup" && !m.options.iter().any(|o| o == "ro" || o == "rro")
+    };
+    if !linux.creates(NamespaceType::Cgroup) || !spec.mounts.iter().any(writable) {
+        return None;
+    }
+    linux.uid_mappings.iter().find_map(|map| map.to_host(0)).filter(|uid| *uid != 0)
+}
+
+/// The container's cgroups for mounts of type `cgroup`: the hierarchy's name (empty for v2) and the host directory.
+fn cgroup_mounts(record: &Record) -> Vec<(String, String)> {
+    let name = |g: &cgroup::Group| match g.version {
+        cgroup::Version::V2 => String::new(),
+        cgroup::Version::V1 => g.mount.rsplit('/').next().unwrap_or_default().to_owned(),
+    };
+    record.groups.iter().map(|g| (name(g), g.path.clone())).collect()
 }
 
 /// Compiles a bundle without doing anything, for `brig plan`: the cgroups' steps and the container's.
@@ -106,12 +132,13 @@ pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
         spec,
         options: &options,
         join: cgroups.join_files(),
-        cgroups: &cgroups.mounts(),
+        cgroups: &cgroup_mounts(&cgroups.record()),
         console: Some(pair.0),
         gate: Some(pair.1),
         hook_state: HookState::default(),
     })?;
-    Ok((cgroups.steps(), plan))
+    let steps = cgroups.steps().map(|(phrase, pointer)| (phrase, pointer.to_owned())).collect();
+    Ok((steps, plan))
 }
 
 /// Creates a container; it waits for `start` when the request is gated, else its program runs.
@@ -136,7 +163,7 @@ pub fn create(store: &Store, mut request: Request) -> Result<Made> {
         gated: request.gated,
         ..Saved::default()
     };
-    let mut undo = Undo { spec: &spec, born: false };
+    let mut undo = Undo { spec: &spec, devices: None, born: false };
     match build(&entry, &mut request, &spec, &raw, &cgroups, &mut saved, &mut undo) {
         Ok((child, warnings)) => Ok(Made { child, saved, spec, warnings, entry }),
         Err(error) => {
@@ -149,13 +176,17 @@ pub fn create(store: &Store, mut request: Request) -> Result<Made> {
 /// What a failed creation leaves to be undone.
 struct Undo<'a> {
     spec: &'a Spec,
+    devices: Option<netdev::Moved>,
     /// Whether there was a process: then the poststop hooks are due.
     born: bool,
 }
 
 impl Undo<'_> {
     /// Undoes in reverse. The first error is the one to tell; what fails here is left for `delete --force`.
-    fn all(&self, entry: Entry, saved: &Saved) {
+    fn all(self, entry: Entry, saved: &Saved) {
+        if let Some(devices) = self.devices {
+            let _ = devices.undo();
+        }
         let _ = saved.cgroup.kill(libc::SIGKILL);
         let removed = saved.cgroup.remove();
         let _ = remove_intel_rdt(saved);
@@ -181,7 +212,7 @@ fn build(
     entry.write("config.json", raw)?;
     // Before anything is made that delete has to find, should brig be killed from here on.
     entry.save(saved, true)?;
-    cgroups.create()?;
+    saved.cgroup = cgroups.create()?;
     let gate = request.gated.then(|| entry.make_gate()).transpose()?;
     let state = saved.clone();
     let mut plan = plan::create(Inputs {
@@ -189,18 +220,21 @@ fn build(
         bundle: &saved.bundle,
         spec,
         options: &request.options,
-        join: cgroups.join_files(),
-        cgroups: &cgroups.mounts(),
+        join: saved.cgroup.join_files(),
+        cgroups: &cgroup_mounts(&saved.cgroup),
         console: request.console.take(),
         gate,
         hook_state: HookState::new(move |status, pid| oci_state(&state, status, pid)),
     })?;
-    let v2 = cgroups.v2_dir()?;
+    let v2 = saved.cgroup.v2_dir()?;
     let mut on = |event: Event| match event {
         Event::Runtime(child) => {
             undo.born = true;
             saved.pid = child.pid;
-            runtime_sync(spec, saved, child)
+            undo.devices = move_devices(spec, child)?;
+            let hooks = spec.hooks();
+            run_hooks(&hooks.prestart, "prestart", saved, "creating")?;
+            run_hooks(&hooks.create_runtime, "createRuntime", saved, "creating")
         }
         Event::Notify(child, listener) => {
             saved.pid = child.pid;
@@ -223,7 +257,7 @@ fn build(
     };
     let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), request.gated, &mut on);
     let mut warnings = std::mem::take(&mut plan.warnings);
-    warnings.extend(cgroups.warnings());
+    warnings.extend(cgroups.warnings().iter().map(ToString::to_string));
     match launched {
         Ok(child) => Ok((child, warnings)),
         Err(error) => Err(with_oom(error, saved)),
@@ -332,7 +366,7 @@ pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
         saved.cgroup.kill(signal)?;
     }
     // A frozen process takes the signal only once it runs again; for SIGKILL that is what is wanted.
-    if signal == libc::SIGKILL && saved.cgroup.is_frozen() {
+    if signal == libc::SIGKILL && saved.cgroup.is_frozen()? {
         saved.cgroup.thaw()?;
     }
     sent
@@ -377,7 +411,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
 fn end(saved: &Saved) -> Result<()> {
     if let Ok(pidfd) = saved.process() {
         let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        if saved.cgroup.is_frozen() {
+        if saved.cgroup.is_frozen()? {
             saved.cgroup.thaw()?;
         }
         wait_gone(pidfd.as_fd())?;
@@ -423,17 +457,15 @@ pub fn delete_ended(store: &Store, id: &str) -> Result<Vec<Error>> {
     delete(store, id, true)
 }
 
-fn runtime_sync(spec: &Spec, saved: &Saved, child: &Child) -> Result<()> {
-    let hooks = spec.hooks();
+fn move_devices(spec: &Spec, child: &Child) -> Result<Option<netdev::Moved>> {
     let devices = &spec.linux().net_devices;
-    if !devices.is_empty() {
-        let path = CString::new(format!("/proc/{}/ns/net", child.pid)).unwrap_or_default();
-        let netns = files::open(None, &path, OFlag::O_RDONLY)
-            .during(|| "/linux/netDevices: open the network namespace".into())?;
-        netdev::apply(devices, netns.as_fd())?;
+    if devices.is_empty() {
+        return Ok(None);
     }
-    run_hooks(&hooks.prestart, "prestart", saved, "creating")?;
-    run_hooks(&hooks.create_runtime, "createRuntime", saved, "creating")
+    let path = CString::new(format!("/proc/{}/ns/net", child.pid)).unwrap_or_default();
+    let netns =
+        files::open(None, &path, OFlag::O_RDONLY).during(|| "/linux/netDevices: open the network namespace".into())?;
+    netdev::apply(devices, netns.as_fd()).map(Some)
 }
 
 fn run_hooks(hooks: &[Hook], point: &str, saved: &Saved, status: &str) -> Result<()> {
@@ -450,7 +482,7 @@ pub(super) fn pass_listener(spec: &Spec, saved: &Saved, listener: &OwnedFd) -> R
     let pointer = "/linux/seccomp/listenerPath";
     let Some(seccomp) = &spec.linux().seccomp else { return Ok(()) };
     let path = seccomp.listener_path.as_deref().unwrap_or(Path::new(""));
-    let socket = connect(path).during(|| format!("{pointer}: connect to {}", path.display()))?;
+    let socket = connect_console_socket(path).during(|| pointer.into())?;
     let state: serde_json::Value = serde_json::from_str(&oci_state(saved, "creating", &saved.pid.to_string()))
         .map_err(|e| Error::new(Kind::Other, e.to_string()))?;
     let message = serde_json::json!({
@@ -464,25 +496,6 @@ pub(super) fn pass_listener(spec: &Spec, saved: &Saved, listener: &OwnedFd) -> R
         .during(|| format!("{pointer}: send to {}", path.display()))
 }
 
-/// Connects to a stream socket by a path of any length.
-///
-/// # Errors
-/// As connect(2).
-pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let context = || format!("connect to {}", path.display());
-    let Some(name) = path.file_name() else {
-        return Err(Error::problems("the request", &[Problem::new("", format!("{} is no socket", path.display()))]));
-    };
-    if path.as_os_str().len() < 108 {
-        return socket::connect(path.as_os_str().as_encoded_bytes(), false).during(context);
-    }
-    let parent = CString::new(parent.as_os_str().as_encoded_bytes()).map_err(|_| Error::invalid(context()))?;
-    let dir = files::open(None, &parent, OFlag::O_PATH | OFlag::O_DIRECTORY).during(context)?;
-    let short = format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&dir), name.to_string_lossy());
-    socket::connect(short.as_bytes(), false).during(context)
-}
-
 /// Writes a pid file whole: who finds it finds a number in it.
 pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -493,7 +506,7 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 }
 
 pub(super) fn send_pidfd(path: &Path, pidfd: BorrowedFd) -> Result<()> {
-    let socket = connect(path).during(|| "--pidfd-socket".into())?;
+    let socket = connect_console_socket(path).during(|| "--pidfd-socket".into())?;
     socket::send(socket.as_fd(), b"pidfd", Some(pidfd)).during(|| format!("--pidfd-socket: send to {}", path.display()))
 }
 

@@ -27,8 +27,8 @@ pub struct Request {
     pub pid_file: Option<PathBuf>,
     /// `--pidfd-socket`.
     pub pidfd_socket: Option<PathBuf>,
-    /// `--cgroup`: a cgroup below the container's.
-    pub cgroup: Option<String>,
+    /// `--cgroup`: cgroups below the container's.
+    pub cgroup: Vec<String>,
     /// `--ignore-paused`.
     pub ignore_paused: bool,
 }
@@ -73,9 +73,9 @@ pub fn exec(
         let path = CString::new(format!("/proc/{}/{what}", saved.pid)).unwrap_or_default();
         files::open(None, &path, flags).during(|| format!("open the container's {what}"))
     };
-    let record = match &request.cgroup {
-        Some(path) => saved.cgroup.sub(path).map_err(|e| e.context("--cgroup"))?,
-        None => saved.cgroup.clone(),
+    let record = match request.cgroup.as_slice() {
+        [] => saved.cgroup.beside(saved.pid),
+        values => saved.cgroup.sub(values)?,
     };
     let linux = spec.linux();
     let index = linux.namespaces.iter().position(|n| n.typ == Some(NamespaceType::Pid));

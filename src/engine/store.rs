@@ -329,7 +329,7 @@ impl Saved {
         }
         if self.gated && dir.join("gate").exists() {
             Status::Created
-        } else if self.cgroup.is_frozen() {
+        } else if self.cgroup.is_frozen().unwrap_or(false) {
             Status::Paused
         } else {
             Status::Running
