@@ -5,14 +5,16 @@
 //! one to load. Where the profile leaves something open:
 //!
 //! - The native architecture is always filtered. Calls of architectures that the profile does not list kill the thread.
-//! - A rule with the default action is no rule. Of several rules for a call, the first without conditions decides; rules
-//!   with conditions are asked in an order of their own (see `precedence`), and contradictions are an error.
+//! - A rule with the default action is no rule. Of several rules for a call, the first without conditions decides;
+//!   rules with conditions are asked in an order of their own (see `precedence`), contradictions are an error.
 //! - An entry whose conditions name an argument twice means "any of them", otherwise "all of them".
 //! - ERRNO and TRACE without an errno use EPERM.
 //! - Absent `flags` mean SPEC_ALLOW, as with runc and crun (without it, the kernel slows the container down to protect
 //!   it from itself); an empty list means none.
 //! - `SECCOMP_FILTER_FLAG_TSYNC` asks for nothing: the filter is loaded by a process with one thread. It is not passed
 //!   on, since the kernel refuses it together with a listener.
+//! - Where several rules for a call compare by size, libseccomp 2.5.4's program may allow what neither it lists nor the
+//!   profile says (it takes a comparison to have left the argument's other word loaded). Ours does what the profile says.
 //! - Calls that are newer than the profile fail with ENOSYS where the default is another errno, as with runc.
 
 mod arch;

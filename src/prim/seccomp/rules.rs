@@ -43,7 +43,7 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Table {
     pub audit: u32,
-    /// The first number of each range and the index of its outcome: ascending, neighbours differ, the first starts at 0.
+    /// The first number of each range and the index of its outcome: ascending, neighbours differ, the first is 0.
     pub ranges: Vec<(u32, usize)>,
 }
 

@@ -53,8 +53,8 @@ fn default_profiles_mean_what_libseccomp_makes_of_them() {
     }
     for profile in podman.into_iter().chain([typical()]) {
         let mut tally = Tally::default();
-        compare_all(&profile, &mut Random(1), &mut tally);
-        assert_eq!((tally.contradictory, tally.wrong, tally.refused), (0, 0, 0), "{tally:?}");
+        compare_all(&profile, &mut Random(1), true, &mut tally);
+        assert_eq!((tally.contradictory, tally.refused), (0, 0), "{tally:?}");
         assert!(tally.compared > 10_000, "{tally:?}");
         let ours = compile(&profile).unwrap().unwrap();
         assert!(ours.program.len() < 350, "{} instructions", ours.program.len());
@@ -177,16 +177,15 @@ fn compare_random(kind: Kind) -> Tally {
     let mut tally = Tally::default();
     for seed in 1..=300 {
         let mut random = Random(seed);
-        compare_all(&random_profile(&mut random, kind), &mut random, &mut tally);
+        compare_all(&random_profile(&mut random, kind), &mut random, kind == Kind::Plain, &mut tally);
     }
-    eprintln!("{tally:?}");
     tally
 }
 
 #[test]
 fn plain_rules_mean_what_libseccomp_makes_of_them() {
     let tally = compare_random(Kind::Plain);
-    assert_eq!((tally.contradictory, tally.wrong, tally.refused), (0, 0, 0), "{tally:?}");
+    assert_eq!((tally.contradictory, tally.refused), (0, 0), "{tally:?}");
     assert!(tally.compared > 1_000_000, "{tally:?}");
 }
 
@@ -194,13 +193,13 @@ fn plain_rules_mean_what_libseccomp_makes_of_them() {
 fn several_rules_for_a_call_are_alternatives() {
     let tally = compare_random(Kind::Agreeing);
     assert_eq!((tally.contradictory, tally.refused), (0, 0), "{tally:?}");
-    assert!(tally.compared > 1_000_000 && tally.wrong * 50 < tally.compared, "{tally:?}");
+    assert!(tally.compared > 1_000_000, "{tally:?}");
 }
 
 #[test]
 fn contradictory_rules_do_what_one_of_them_says() {
     let tally = compare_random(Kind::Contrary);
-    assert!(tally.contradictory > 1000, "{tally:?}");
+    assert!(tally.contradictory > 1000 && tally.refused < 10, "{tally:?}");
 }
 
 /// Calls with conditions of their own, so many that jumps to the returns and between the subtrees are far.
@@ -220,8 +219,8 @@ fn far(calls: u32, actions: &[SeccompAction]) -> Seccomp {
 fn far_jumps_arrive() {
     let profile = far(280, &ACTIONS[1..]);
     let mut tally = Tally::default();
-    compare_all(&profile, &mut Random(1), &mut tally);
-    assert_eq!((tally.contradictory, tally.wrong, tally.refused), (0, 0, 0), "{tally:?}");
+    compare_all(&profile, &mut Random(1), true, &mut tally);
+    assert_eq!((tally.contradictory, tally.refused), (0, 0), "{tally:?}");
     let program = compile(&profile).unwrap().unwrap().program;
     assert!(program.iter().any(|insn| insn.code == 0x05), "no far jump in {} instructions", program.len());
 }
