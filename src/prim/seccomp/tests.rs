@@ -223,6 +223,10 @@ fn far_jumps_arrive() {
     assert_eq!((tally.contradictory, tally.refused), (0, 0), "{tally:?}");
     let program = compile(&profile).unwrap().unwrap().program;
     assert!(program.iter().any(|insn| insn.code == 0x05), "no far jump in {} instructions", program.len());
+    // All the distances around the 255 that a conditional jump reaches.
+    for (calls, actions) in (1..320).flat_map(|calls| (2..7).map(move |actions| (calls, &ACTIONS[1..actions]))) {
+        bpf::check(&compile(&far(calls, actions)).unwrap().unwrap().program);
+    }
 }
 
 #[test]

@@ -99,8 +99,9 @@ impl Assembler<'_> {
         }
         let yes = self.reach(yes, 1);
         let no = self.reach(no, 0);
-        let (jt, jf) = (self.distance(yes) as u8, self.distance(no) as u8);
-        self.push(op, k, jt, jf)
+        // A jump that wrapped would be a hole in the filter: rather no filter at all.
+        let short = |distance| u8::try_from(distance).expect("reach() brings jumps into reach");
+        self.push(op, k, short(self.distance(yes)), short(self.distance(no)))
     }
 
     fn table(&mut self, table: &Table) -> Goto {
