@@ -77,7 +77,7 @@ impl Record {
         if !frozen && let Some(freezer) = freezer {
             freezer.thaw()?;
         }
-        result
+        result.map(drop)
     }
 
     fn kill_all(&self) -> Result<()> {
@@ -94,11 +94,11 @@ impl Record {
         let frozen = freezer.is_some_and(|freezer| freezer.freeze(Instant::now() + FREEZE_TO_KILL).is_ok());
         // Without a freezer, or with one that waits for a process in state D, nobody may fork any more instead.
         let pids_max = if frozen { None } else { self.stop_forks() };
-        let result = self.signal_until_stable(libc::SIGKILL);
+        let result = if frozen { self.signal_once(libc::SIGKILL) } else { self.signal_until_stable(libc::SIGKILL) };
         if let Some(freezer) = freezer.filter(|_| frozen) {
             freezer.thaw()?;
         }
-        result?;
+        members::wait_for_end(&result?, deadline);
         let result = self.wait_until_empty(deadline);
         if let Some((file, value)) = pids_max {
             let _ = write::put(&file, &value);
@@ -132,13 +132,20 @@ impl Record {
         }
     }
 
+    /// Signals everybody, and returns who that was.
+    fn signal_once(&self, signal: i32) -> Result<Vec<i32>> {
+        let pids = self.everyone()?;
+        pids.iter().try_for_each(|pid| send(*pid, signal))?;
+        Ok(pids)
+    }
+
     /// Signals everybody, and then those who have come in meanwhile, until there is nobody new.
-    fn signal_until_stable(&self, signal: i32) -> Result<()> {
+    fn signal_until_stable(&self, signal: i32) -> Result<Vec<i32>> {
         let mut done = BTreeSet::new();
         loop {
             let fresh: Vec<i32> = self.everyone()?.into_iter().filter(|pid| done.insert(*pid)).collect();
             if fresh.is_empty() {
-                return Ok(());
+                return Ok(done.into_iter().collect());
             }
             fresh.iter().try_for_each(|pid| send(*pid, signal))?;
         }
@@ -188,6 +195,7 @@ impl Group {
 
     fn freeze_v1(&self, deadline: Instant) -> Result<bool> {
         let path = format!("{}/freezer.state", self.path);
+        let start = Instant::now();
         loop {
             // Written again each time: that is how a task which has left a vfork or an uninterruptible wait is found.
             write::put(&path, "FROZEN").during(|| format!("write FROZEN to {path}"))?;
@@ -197,7 +205,7 @@ impl Group {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            brief_wait();
+            brief_wait(start);
         }
     }
 

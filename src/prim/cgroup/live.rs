@@ -1,5 +1,4 @@
-//! Tests in the cgroup hierarchies of the machine, each under a name of its own, which is removed even when the test fails;
-//! and tests of what is done on v2, file by file, in a plain directory that looks like a v2 tree.
+//! Tests in the cgroup hierarchies of the machine, each under a name of its own, which is removed even when the test fails.
 
 use super::tests::{request, resources};
 use super::*;
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A path below each hierarchy's root that no other test has.
-fn fresh_path() -> String {
+pub(super) fn fresh_path() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("/brig-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -123,7 +122,8 @@ fn script(record: &Record, text: &str) -> std::process::Child {
 fn create_join_kill_remove() {
     let Some(layout) = v1_machine() else { return };
     let parent = fresh_path();
-    let json = r#"{"memory": {"limit": 33554432, "swap": 67108864, "reservation": 16777216, "swappiness": 10},
+    let json = r#"{"memory": {"limit": 33554432, "swap": 67108864, "reservation": 16777216, "swappiness": 10,
+            "disableOOMKiller": true, "useHierarchy": true},
         "cpu": {"shares": 512, "quota": 50000, "period": 100000, "burst": 1000, "cpus": "0"}, "pids": {"limit": 20},
         "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}]}"#;
     let made = make(&layout, &format!("{parent}/web"), json);
@@ -133,6 +133,7 @@ fn create_join_kill_remove() {
         ("memory", "memory.limit_in_bytes", "33554432"),
         ("memory", "memory.soft_limit_in_bytes", "16777216"),
         ("memory", "memory.swappiness", "10"),
+        ("memory", "memory.use_hierarchy", "1"),
         ("cpu", "cpu.shares", "512"),
         ("cpu", "cpu.cfs_quota_us", "50000"),
         ("cpu", "cpu.cfs_burst_us", "1000"),
@@ -142,6 +143,7 @@ fn create_join_kill_remove() {
         assert_eq!(content(record, controller, file), value, "{file}");
     }
     assert!(!content(record, "cpuset", "cpuset.mems").is_empty(), "inherited");
+    assert!(content(record, "memory", "memory.oom_control").contains("oom_kill_disable 1"));
     let devices = content(record, "devices", "devices.list");
     assert!(
         devices.contains("c 10:229 rw") && devices.contains("c 1:3 rwm") && !devices.contains("a *:*"),
@@ -227,6 +229,8 @@ fn limits_can_go_up_and_down() {
         r#"{"quota": 90000, "period": 100000, "burst": 50000}"#,
         r#"{"quota": 4000, "period": 5000, "burst": 1000}"#,
         r#"{"quota": 900000, "period": 1000000, "burst": 900000}"#,
+        r#"{"realtimePeriod": 500000, "realtimeRuntime": 2000}"#,
+        r#"{"realtimePeriod": 1000, "realtimeRuntime": 500}"#,
         r#"{"shares": 2000, "idle": 1}"#,
         r#"{"shares": 3000, "idle": 0}"#,
     ] {
@@ -453,114 +457,75 @@ fn v2_freeze_kill_remove() {
     wait(second.pidfd.as_fd()).unwrap();
 }
 
-/// A directory that has the files of a v2 cgroup; what brig writes stays in them as text.
-struct FakeV2(PathBuf);
+#[test]
+fn block_io_of_a_real_disk() {
+    let Some(layout) = v1_machine() else { return };
+    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let numbers = |e: fs::DirEntry| fs::read_to_string(e.path().join("dev")).ok();
+    let Some(disk) =
+        disks.filter_map(numbers).next().filter(|_| layout.hierarchies.iter().any(|h| h.controllers == ["blkio"]))
+    else {
+        eprintln!("skipped: needs a disk and the v1 blkio controller");
+        return;
+    };
+    let (major, minor) = disk.trim().split_once(':').unwrap();
+    let json = |major: &str, minor: &str| {
+        format!(
+            r#"{{"blockIO": {{"weight": 300,
+                "throttleReadBpsDevice": [{{"major": {major}, "minor": {minor}, "rate": 1048576}}],
+                "throttleWriteIOPSDevice": [{{"major": {major}, "minor": {minor}, "rate": 100}}]}}}}"#
+        )
+    };
+    let made = make(&layout, &fresh_path(), &json(major, minor));
+    assert_eq!(content(&made.0, "blkio", "blkio.throttle.read_bps_device"), format!("{major}:{minor} 1048576"));
+    assert_eq!(content(&made.0, "blkio", "blkio.throttle.write_iops_device"), format!("{major}:{minor} 100"));
 
-impl FakeV2 {
-    fn new() -> FakeV2 {
-        let root = std::env::temp_dir().join(format!("brig-v2{}", fresh_path().replace('/', "-")));
-        let leaf = root.join("pod/web");
-        fs::create_dir_all(&leaf).unwrap();
-        for dir in [&root, &root.join("pod"), &leaf] {
-            fs::write(dir.join("cgroup.subtree_control"), "").unwrap();
-        }
-        for (file, text) in [
-            ("cgroup.procs", ""),
-            ("cgroup.events", "populated 0\nfrozen 1\n"),
-            ("cgroup.freeze", ""),
-            ("cgroup.kill", ""),
-            ("cgroup.controllers", "cpuset cpu io memory pids\n"),
-            ("cgroup.threads", ""),
-            ("cpu.max", ""),
-            ("cpu.weight", ""),
-            ("cpuset.cpus", ""),
-            ("io.weight", ""),
-            ("io.max", ""),
-            ("memory.max", ""),
-            ("memory.swap.max", ""),
-            ("memory.current", "5000\n"),
-            ("memory.events", "oom 3\noom_kill 2\n"),
-            ("memory.high", ""),
-            ("pids.max", ""),
-        ] {
-            fs::write(leaf.join(file), text).unwrap();
-        }
-        FakeV2(root)
-    }
-
-    fn layout(&self) -> Layout {
-        let controllers = ["cpuset", "cpu", "io", "memory", "pids"].map(String::from).to_vec();
-        let mount = self.0.to_str().unwrap().to_owned();
-        Layout { hierarchies: vec![Hierarchy { version: Version::V2, controllers, mount, own: "/".into() }] }
-    }
-
-    fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.0.join("pod/web").join(file)).unwrap()
-    }
-}
-
-impl Drop for FakeV2 {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    let none = resources(&json("4000", "0"));
+    let error = compile(&layout, &request(Some(&fresh_path()), &none)).unwrap().create().unwrap_err().to_string();
+    assert!(error.contains("throttleReadBpsDevice/0") && error.contains("no such block device"), "{error}");
 }
 
 #[test]
-fn v2_file_by_file() {
-    let fake = FakeV2::new();
-    let json = resources(
-        r#"{"memory": {"limit": 10000, "swap": 30000}, "cpu": {"shares": 1024, "quota": 1000, "cpus": "0"},
-            "pids": {"limit": -1}, "blockIO": {"weight": 500, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}]},
-            "unified": {"memory.high": "max"}}"#,
-    );
-    let plan = compile(&fake.layout(), &request(Some("/pod/web"), &json)).unwrap();
-    // The frozen state of the fake cgroup.events is for the freezer's test.
-    fs::write(fake.0.join("pod/web/cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
-    let record = plan.create().unwrap();
-    for (file, text) in [
-        ("memory.max", "10000"),
-        ("memory.swap.max", "20000"),
-        ("cpu.weight", "100"),
-        ("cpu.max", "1000 100000"),
-        ("cpuset.cpus", "0"),
-        ("pids.max", "max"),
-        ("io.weight", "4950"),
-        ("io.max", "8:0 rbps=7"),
-        ("memory.high", "max"),
-        ("cgroup.subtree_control", ""),
-    ] {
-        assert_eq!(fake.read(file), text, "{file}");
-    }
-    for ancestor in [fake.0.clone(), fake.0.join("pod")] {
-        let text = fs::read_to_string(ancestor.join("cgroup.subtree_control")).unwrap();
-        assert_eq!(text, "+cpuset +cpu +io +memory +pids");
-    }
-    assert!(record.parents.is_empty());
-    assert_eq!(record.oom_kills(), Some(2));
-    assert_eq!(record.paths().into_iter().collect::<Vec<_>>(), [("", record.groups[0].path.as_str())]);
-
-    fs::write(fake.0.join("pod/web/cgroup.events"), "populated 0\nfrozen 1\n").unwrap();
-    record.freeze().unwrap();
-    assert_eq!(fake.read("cgroup.freeze"), "1");
-    assert!(record.is_frozen().unwrap());
-    record.thaw().unwrap();
-    assert_eq!(fake.read("cgroup.freeze"), "0");
-    record.kill(libc::SIGKILL).unwrap();
-    assert_eq!(fake.read("cgroup.kill"), "1");
+fn a_rootless_caller_does_without_what_it_may_not_write() {
+    let Some(mut layout) = v1_machine() else { return };
+    layout.hierarchies.retain(|h| ["pids", "freezer"].contains(&h.controllers[0].as_str()));
+    // Nobody, not even root, makes a directory in sysfs.
+    let at = layout.hierarchies.iter().position(|h| h.controllers == ["freezer"]).unwrap();
+    layout.hierarchies[at].mount = "/sys/kernel".into();
+    let (none, limited) = (Resources::default(), resources(r#"{"unified": {}, "pids": {"limit": 5}}"#));
+    let path = fresh_path();
+    let plan = |resources| compile(&layout, &Request { rootless: true, ..request(Some(&path), resources) }).unwrap();
+    let made = Made(plan(&none).create().unwrap());
+    assert_eq!(made.0.groups.len(), 1);
+    assert!(made.0.path_for("pids").is_some() && made.0.path_for("freezer").is_none());
+    made.0.remove().unwrap();
+    layout.hierarchies[at].mount.clone_from(&"/sys/fs/cgroup/freezer".to_owned());
+    let pids = layout.hierarchies.iter().position(|h| h.controllers == ["pids"]).unwrap();
+    layout.hierarchies[pids].mount = "/sys/kernel".into();
+    let plan = compile(&layout, &Request { rootless: true, ..request(Some(&path), &limited) }).unwrap();
+    let error = plan.create().unwrap_err().to_string();
+    assert!(error.contains("make cgroup /sys/kernel/brig-test-") && error.contains("hint: "), "{error}");
+    assert!(!plan.record().exists(), "what was made before is gone again");
 }
 
 #[test]
-fn v2_updates_and_checks() {
-    let fake = FakeV2::new();
-    let record = compile(&fake.layout(), &request(Some("/pod/web"), &Resources::default())).unwrap().record();
-    fs::write(fake.0.join("pod/web/cpu.max"), "7000 100000\n").unwrap();
-    let period = update(&record, &resources(r#"{"cpu": {"period": 50000}}"#)).unwrap();
-    assert_eq!(period.writes()[0].value, "7000 50000", "the quota stays");
-    let low = update(&record, &resources(r#"{"memory": {"limit": 5000, "checkBeforeUpdate": true}}"#)).unwrap();
-    let error = low.apply().unwrap_err().to_string();
-    assert!(error.contains("memory.current is already 5000"), "{error}");
-    assert_eq!(fake.read("memory.max"), "");
-    let enough = update(&record, &resources(r#"{"memory": {"limit": 5001, "checkBeforeUpdate": true}}"#)).unwrap();
-    enough.apply().unwrap();
-    assert_eq!(fake.read("memory.max"), "5001");
+fn another_process_starts_beside_init() {
+    let Some(layout) = v2_machine() else { return };
+    if layout.hierarchies[0].controllers.is_empty() {
+        eprintln!("skipped: the v2 tree has no controller");
+        return;
+    }
+    let controller = layout.hierarchies[0].controllers[0].clone();
+    let made = make(&layout, &fresh_path(), "{}");
+    let top = made.0.groups[0].path.clone();
+    fs::create_dir(format!("{top}/init")).unwrap();
+    let inner =
+        Record { groups: vec![Group { path: format!("{top}/init"), ..made.0.groups[0].clone() }], parents: vec![] };
+    let init = sleeper(&inner);
+    assert_eq!(made.0.beside(init.pid), made.0, "as long as the top may have processes");
+    fs::write(format!("{top}/cgroup.subtree_control"), format!("+{controller}")).unwrap();
+    assert_eq!(made.0.beside(init.pid).groups, inner.groups);
+    assert_eq!(made.0.beside(std::process::id() as i32), made.0, "a process elsewhere leads nowhere");
+    made.0.kill(libc::SIGKILL).unwrap();
+    wait(init.pidfd.as_fd()).unwrap();
 }

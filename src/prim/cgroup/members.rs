@@ -8,7 +8,7 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -30,23 +30,13 @@ pub(super) fn deadline() -> Instant {
 
 /// Every process in a cgroup and below it, in order; none when it is gone.
 pub(super) fn pids(path: &str) -> Result<Vec<i32>> {
-    let mut found = match own_pids_at(path) {
+    let mut found = match open(path, DIRECTORY, Mode::empty()).and_then(pids_at_and_below) {
         Err(Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
         other => other.during(|| format!("read {path}/cgroup.procs"))?,
     };
-    match open(path, DIRECTORY, Mode::empty()) {
-        Ok(dir) => pids_below(dir, &mut found).during(|| format!("read the cgroups below {path}"))?,
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(Error::os(format!("open {path}"), errno)),
-    }
     found.sort_unstable();
     found.dedup();
     Ok(found)
-}
-
-fn own_pids_at(path: &str) -> Result<Vec<i32>, Errno> {
-    let file = format!("{path}/cgroup.procs");
-    parse_pids(File::open(file).map_err(|e| errno(&e))?)
 }
 
 fn own_pids(dir: BorrowedFd) -> Result<Vec<i32>, Errno> {
@@ -65,7 +55,8 @@ fn parse_pids(mut file: File) -> Result<Vec<i32>, Errno> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
 }
 
-fn pids_below(top: OwnedFd, found: &mut Vec<i32>) -> Result<(), Errno> {
+fn pids_at_and_below(top: OwnedFd) -> Result<Vec<i32>, Errno> {
+    let mut found = own_pids(top.as_fd())?;
     let mut pending = vec![children(top.as_fd())?];
     let mut dir = top;
     while let Some(names) = pending.last_mut() {
@@ -91,10 +82,14 @@ fn pids_below(top: OwnedFd, found: &mut Vec<i32>) -> Result<(), Errno> {
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn children(dir: BorrowedFd) -> Result<Vec<CString>, Errno> {
+    // A directory's own two links, and one from each child: most cgroups need no listing.
+    if fstat(dir)?.st_nlink == 2 {
+        return Ok(Vec::new());
+    }
     let mut listing = Dir::openat(dir, ".", DIRECTORY, Mode::empty())?;
     let is_child = |e: &nix::dir::Entry| e.file_type() == Some(Type::Directory) && !is_dots(e.file_name());
     Ok(listing.iter().filter_map(Result::ok).filter(is_child).map(|e| e.file_name().to_owned()).collect())
@@ -145,6 +140,7 @@ pub(super) fn remove_tree(path: &str, deadline: Instant) -> Result<()> {
 
 /// Removes one cgroup, `name` in `parent` and open as `dir`, as soon as what runs in it has ended.
 fn remove_one(parent: BorrowedFd, name: &CStr, dir: BorrowedFd, path: &str, deadline: Instant) -> Result<()> {
+    let start = Instant::now();
     loop {
         match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),
@@ -157,7 +153,7 @@ fn remove_one(parent: BorrowedFd, name: &CStr, dir: BorrowedFd, path: &str, dead
         }
         if pids.is_empty() {
             // The last process has ended, but its cgroup does not know yet; nothing tells when it does.
-            brief_wait();
+            brief_wait(start);
         } else {
             wait_for_end(&pids, deadline);
         }
@@ -216,8 +212,13 @@ pub(super) fn time_left(deadline: Instant) -> Option<PollTimeout> {
     (!left.is_zero()).then(|| PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX))
 }
 
-/// The shortest wait that there is, for the two things of which the kernel gives no event: a v1 freezer that is still
-/// freezing, and a cgroup whose last process has just ended.
-pub(super) fn brief_wait() {
-    let _ = poll(&mut [], PollTimeout::from(1u8));
+/// Lets others run for a moment, for the two things of which the kernel gives no event: a v1 freezer that is still freezing,
+/// and a cgroup whose last process has just ended. Both take microseconds as a rule, so it only steps aside until `since`
+/// is a millisecond ago, and waits for one at a time after that.
+pub(super) fn brief_wait(since: Instant) {
+    if since.elapsed() < Duration::from_millis(1) {
+        std::thread::yield_now();
+    } else {
+        let _ = poll(&mut [], PollTimeout::from(1u8));
+    }
 }

@@ -10,6 +10,8 @@
 mod convert;
 mod create;
 pub mod devices;
+#[cfg(test)]
+mod fake_v2;
 mod freezer;
 mod io;
 mod layout;
@@ -145,6 +147,10 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
             return Ok(plan);
         }
     }
+    if layout.hierarchies.is_empty() {
+        let what = "is not made, since no cgroup hierarchy is mounted here: the container can't be limited or frozen";
+        plan.warnings.push(Problem::new(PATH, what));
+    }
     let (path, absolute) = clean(request.path.filter(|p| !p.is_empty()), request.id)?;
     plan.groups = layout.hierarchies.iter().map(|h| group(h, &path, absolute)).collect();
     let mut limits = Limits {
@@ -161,7 +167,9 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
     if !limits.problems.is_empty() {
         return Err(limits.problems);
     }
-    (plan.writes, plan.warnings) = (limits.writes, limits.warnings);
+    let Limits { writes, warnings, .. } = limits;
+    plan.writes = writes;
+    plan.warnings.extend(warnings);
     if !layout.is_pure_v2() {
         // The v2 group is the last one, so no index moves.
         let used = |i: usize| plan.writes.iter().any(|w| w.group == i);
@@ -277,6 +285,11 @@ impl CgroupPlan {
     /// The files through which a child joins, see [`join`].
     pub fn join_files(&self) -> Vec<CString> {
         join_files(&self.groups, self.clone_into)
+    }
+
+    /// Those files when the child can't be cloned into [`CgroupPlan::v2_dir`] (`ENOSYS` or `EINVAL` before Linux 5.7).
+    pub fn join_files_without_clone(&self) -> Vec<CString> {
+        join_files(&self.groups, false)
     }
 
     /// The v2 directory to clone the child into (`CLONE_INTO_CGROUP`, Linux 5.7), after [`CgroupPlan::create`]; `None`

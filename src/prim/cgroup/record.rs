@@ -58,6 +58,12 @@ impl Record {
         join_files(&self.groups, true)
     }
 
+    /// Those files when the child can't be cloned into [`Record::v2_dir`]: `EAGAIN` in a container at its limit of processes
+    /// (it may still move in), `ENOSYS` or `EINVAL` before Linux 5.7.
+    pub fn join_files_without_clone(&self) -> Vec<CString> {
+        join_files(&self.groups, false)
+    }
+
     /// The v2 directory to clone a child into.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::sys::files;
 use nix::errno::Errno;
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
+use std::io::Read as _;
 use std::os::fd::AsFd;
 
 type Text = Cow<'static, str>;
@@ -289,7 +290,9 @@ fn page_sizes() -> Vec<String> {
     sizes.into_iter().map(name).collect()
 }
 
-/// Reads a control file, trimmed.
+/// Reads a control file with one value, trimmed. Such a file comes whole in one read.
 pub(super) fn read(path: &str) -> Result<String> {
-    Ok(fs::read_to_string(path).during(|| format!("read {path}"))?.trim().to_owned())
+    let mut buffer = [0; 4096];
+    let n = File::open(path).and_then(|mut file| file.read(&mut buffer)).during(|| format!("read {path}"))?;
+    Ok(String::from_utf8_lossy(&buffer[..n]).trim().to_owned())
 }
