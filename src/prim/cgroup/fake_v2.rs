@@ -118,3 +118,24 @@ fn v2_updates_and_checks() {
     enough.apply().unwrap();
     assert_eq!(fake.read("memory.max"), "5001");
 }
+
+#[test]
+fn a_delegated_cgroup_belongs_to_its_owner() {
+    use std::os::unix::fs::MetadataExt;
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root to give files away");
+        return;
+    }
+    let fake = FakeV2::new();
+    fs::write(fake.0.join("pod/web/cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+    let none = Resources::default();
+    let request = Request { owner: Some(65534), ..request(Some("/pod/web"), &none) };
+    compile(&fake.layout(), &request).unwrap().create().unwrap();
+    let uid = |path: &str| fs::metadata(fake.0.join("pod").join(path)).unwrap().uid();
+    for given in ["web", "web/cgroup.procs", "web/cgroup.subtree_control", "web/cgroup.threads"] {
+        assert_eq!(uid(given), 65534, "{given}");
+    }
+    for kept in ["", "cgroup.subtree_control", "web/memory.max", "web/cgroup.kill"] {
+        assert_eq!(uid(kept), 0, "{kept}");
+    }
+}

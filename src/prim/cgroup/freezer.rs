@@ -58,8 +58,7 @@ impl Record {
     /// nothing runs.
     ///
     /// # Errors
-    /// A signal that does not exist, no permission, and processes that do not die of SIGKILL within
-    /// ten seconds.
+    /// A signal that does not exist, no permission, and processes that do not die of SIGKILL within ten seconds.
     pub fn kill(&self, signal: i32) -> Result<()> {
         if !(0..=64).contains(&signal) {
             return Err(Error::invalid(format!("{signal} is no signal; they are 1 to 64")));
@@ -73,7 +72,7 @@ impl Record {
             // One that can't be stopped still gets its signal.
             let _ = freezer.freeze(Instant::now() + FREEZE_TO_KILL);
         }
-        let result = self.signal_until_stable(signal);
+        let result = self.signal_until_stable(signal, members::deadline());
         if !frozen && let Some(freezer) = freezer {
             freezer.thaw()?;
         }
@@ -94,7 +93,10 @@ impl Record {
         let frozen = freezer.is_some_and(|freezer| freezer.freeze(Instant::now() + FREEZE_TO_KILL).is_ok());
         // Without a freezer, or with one that waits for a process in state D, nobody may fork any more instead.
         let pids_max = if frozen { None } else { self.stop_forks() };
-        let result = if frozen { self.signal_once(libc::SIGKILL) } else { self.signal_until_stable(libc::SIGKILL) };
+        let result = match frozen {
+            true => self.signal_once(libc::SIGKILL),
+            false => self.signal_until_stable(libc::SIGKILL, deadline),
+        };
         if let Some(freezer) = freezer.filter(|_| frozen) {
             freezer.thaw()?;
         }
@@ -139,12 +141,13 @@ impl Record {
         Ok(pids)
     }
 
-    /// Signals everybody, and then those who have come in meanwhile, until there is nobody new.
-    fn signal_until_stable(&self, signal: i32) -> Result<Vec<i32>> {
+    /// Signals everybody, and then those who have come in meanwhile, until there is nobody new, or the time is up: what
+    /// can't be frozen may fork for ever.
+    fn signal_until_stable(&self, signal: i32, deadline: Instant) -> Result<Vec<i32>> {
         let mut done = BTreeSet::new();
         loop {
             let fresh: Vec<i32> = self.everyone()?.into_iter().filter(|pid| done.insert(*pid)).collect();
-            if fresh.is_empty() {
+            if fresh.is_empty() || Instant::now() >= deadline {
                 return Ok(done.into_iter().collect());
             }
             fresh.iter().try_for_each(|pid| send(*pid, signal))?;

@@ -359,9 +359,14 @@ fn sub_cgroups_are_found_and_removed_however_deep() {
     let Some(layout) = v1_machine() else { return };
     let made = make(&layout, &fresh_path(), "{}");
     let top = made.0.path_for("freezer").unwrap().to_owned();
-    // Deeper than any path can be written in one piece would take relative calls; this is deep enough to need a walk.
-    let deep = format!("{top}{}", "/d".repeat(300));
-    fs::create_dir_all(&deep).unwrap();
+    // Deeper than any path can be written in one piece (4096 bytes).
+    let mut dir = open(top.as_str(), OFlag::O_DIRECTORY, FileMode::empty()).unwrap();
+    for _ in 0..20 {
+        let name = "d".repeat(250);
+        nix::sys::stat::mkdirat(dir.as_fd(), name.as_str(), FileMode::S_IRWXU).unwrap();
+        dir = nix::fcntl::openat(dir.as_fd(), name.as_str(), OFlag::O_DIRECTORY, FileMode::empty()).unwrap();
+    }
+    drop(dir);
     for i in 0..50 {
         fs::create_dir(format!("{top}/wide{i}")).unwrap();
     }
