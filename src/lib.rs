@@ -10,6 +10,7 @@ pub mod clock;
 pub mod commands;
 pub mod engine;
 pub mod error;
+pub mod features;
 pub mod host;
 pub mod prim;
 pub mod spec;
