@@ -1,6 +1,6 @@
 //! brig: an OCI container runtime. A bundle is read, validated and compiled to a plan; the engine runs the plan.
 //!
-//! The floors, lowest first: [`sys`] (system calls), [`spec`], [`error`] and [`host`] (vocabulary), [`prim`] (one OCI
+//! The floors, lowest first: [`sys`] (system calls), [`spec`] and [`error`] (vocabulary), [`prim`] (one OCI
 //! concept each), [`engine`] (plan, launch, containers), [`commands`] (the command line). See docs/architecture.md.
 
 #![warn(missing_docs)]
@@ -11,7 +11,6 @@ pub mod commands;
 pub mod engine;
 pub mod error;
 pub mod features;
-pub mod host;
 pub mod prim;
 pub mod spec;
 #[allow(unsafe_code)]

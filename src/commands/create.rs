@@ -66,6 +66,7 @@ impl Create {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
         let made = container::create(&context.store, self.request(context, true, true)?)?;
         context.warn(&made.warnings);
+        context.note(&made.notes);
         Ok(())
     }
 }

@@ -144,6 +144,10 @@ impl Context {
         warnings.iter().for_each(|warning| self.log.write(log::Level::Warn, warning));
     }
 
+    fn note(&self, notes: &[String]) {
+        notes.iter().for_each(|note| self.log.write(log::Level::Debug, note));
+    }
+
     /// Hooks that failed where the spec says to go on.
     fn warn_of(&self, errors: &[Error]) {
         errors.iter().for_each(|error| self.log.write(log::Level::Warn, &error.to_string()));

@@ -29,6 +29,7 @@ impl Run {
         }
         let made = container::create(&context.store, request)?;
         context.warn(&made.warnings);
+        context.note(&made.notes);
         let started = made.after_start();
         let terminal = made.spec.process.as_ref().is_some_and(|p| p.terminal);
         let (child, ..) = made.unlock();

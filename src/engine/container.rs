@@ -7,7 +7,7 @@ use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager, Record};
 use crate::prim::terminal::connect_console_socket;
-use crate::prim::{hooks, netdev};
+use crate::prim::{hooks, intelrdt, netdev};
 use crate::spec::{Hook, Loaded, NamespaceType, Resources, Spec};
 use crate::sys::process::{self, Child};
 use crate::sys::{files, socket};
@@ -55,6 +55,8 @@ pub struct Made {
     pub spec: Spec,
     /// What was left out, and why.
     pub warnings: Vec<String>,
+    /// For who looks for a fault.
+    pub notes: Vec<String>,
     entry: Entry,
 }
 
@@ -149,6 +151,10 @@ pub fn create(store: &Store, mut request: Request) -> Result<Made> {
     let (bundle, loaded) = load(&request)?;
     let Loaded { value: spec, raw, .. } = loaded;
     let cgroups = compile_cgroup(&request, &spec)?;
+    if let Some(rdt) = &spec.linux().intel_rdt {
+        intelrdt::find_root()?;
+        intelrdt::compile(rdt, &request.id).map_err(|problems| Error::problems("config.json", &problems))?;
+    }
     let entry = store.reserve(&request.id)?;
     let mut saved = Saved {
         version: 1,
@@ -165,7 +171,7 @@ pub fn create(store: &Store, mut request: Request) -> Result<Made> {
     };
     let mut undo = Undo { spec: &spec, devices: None, born: false };
     match build(&entry, &mut request, &spec, &raw, &cgroups, &mut saved, &mut undo) {
-        Ok((child, warnings)) => Ok(Made { child, saved, spec, warnings, entry }),
+        Ok((child, warnings, notes)) => Ok(Made { child, saved, spec, warnings, notes, entry }),
         Err(error) => {
             undo.all(entry, &saved);
             Err(error)
@@ -208,7 +214,7 @@ fn build(
     cgroups: &CgroupPlan,
     saved: &mut Saved,
     undo: &mut Undo,
-) -> Result<(Child, Vec<String>)> {
+) -> Result<(Child, Vec<String>, Vec<String>)> {
     entry.write("config.json", raw)?;
     // Before anything is made that delete has to find, should brig be killed from here on.
     entry.save(saved, true)?;
@@ -259,7 +265,7 @@ fn build(
     let mut warnings = std::mem::take(&mut plan.warnings);
     warnings.extend(cgroups.warnings().iter().map(ToString::to_string));
     match launched {
-        Ok(child) => Ok((child, warnings)),
+        Ok(child) => Ok((child, warnings, plan.notes())),
         Err(error) => Err(with_oom(error, saved)),
     }
 }
@@ -510,10 +516,14 @@ pub(super) fn send_pidfd(path: &Path, pidfd: BorrowedFd) -> Result<()> {
     socket::send(socket.as_fd(), b"pidfd", Some(pidfd)).during(|| format!("--pidfd-socket: send to {}", path.display()))
 }
 
-fn join_intel_rdt(_spec: &Spec, _saved: &mut Saved) -> Result<()> {
+/// Puts the container into its class of `linux.intelRdt`, on the host that has one.
+fn join_intel_rdt(spec: &Spec, saved: &mut Saved) -> Result<()> {
+    let Some(rdt) = &spec.linux().intel_rdt else { return Ok(()) };
+    let wanted = intelrdt::compile(rdt, &saved.id).map_err(|problems| Error::problems("config.json", &problems))?;
+    saved.intel_rdt = Some(intelrdt::apply(&wanted, &intelrdt::find_root()?, saved.pid)?);
     Ok(())
 }
 
-fn remove_intel_rdt(_saved: &Saved) -> Result<()> {
-    Ok(())
+fn remove_intel_rdt(saved: &Saved) -> Result<()> {
+    saved.intel_rdt.as_ref().map_or(Ok(()), intelrdt::Record::remove)
 }

@@ -108,6 +108,9 @@ pub fn exec(
             pass_listener(spec, &state, &listener)
         }
         Event::Ready(child) => {
+            if let Some(group) = &saved.intel_rdt {
+                group.join(child.pid)?;
+            }
             if let Some(path) = &request.pid_file {
                 write_pid_file(path, child.pid)?;
             }

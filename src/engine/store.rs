@@ -46,7 +46,7 @@ pub struct Saved {
     pub gated: bool,
     /// What intelRdt made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<serde_json::Value>,
+    pub intel_rdt: Option<crate::prim::intelrdt::Record>,
 }
 
 /// What a container is doing.

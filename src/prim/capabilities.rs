@@ -34,12 +34,11 @@ pub fn known() -> u64 {
     *KNOWN
 }
 
-/// The names of a mask's capabilities, for messages.
+/// The names of a mask's capabilities, lowest number first; bits without a name are left out.
 pub fn names(mask: u64) -> Vec<String> {
-    (0..64)
-        .filter(|n| mask >> n & 1 == 1)
-        .map(|n| caps::all().into_iter().find(|c| c.index() == n).map_or_else(|| format!("{n}"), |c| c.to_string()))
-        .collect()
+    let mut named: Vec<Capability> = caps::all().into_iter().filter(|c| mask >> c.index() & 1 == 1).collect();
+    named.sort_by_key(Capability::index);
+    named.iter().map(ToString::to_string).collect()
 }
 
 /// Compiles the five sets, and names what this kernel or brig does not know: those are left out, as every runtime does.

@@ -21,7 +21,7 @@ pub fn packet_pair() -> SysResult<(OwnedFd, OwnedFd)> {
 
 /// Room for the header and one fd of a control message, aligned as the kernel wants it.
 #[repr(align(8))]
-struct Control([u8; 64]);
+struct Control(#[allow(dead_code, reason = "read by the kernel alone")] [u8; 64]);
 
 /// Sends one message, with an fd if one is given; never raises SIGPIPE.
 ///

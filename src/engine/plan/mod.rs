@@ -53,6 +53,21 @@ pub struct IdMap {
     pub maps: Option<Maps>,
 }
 
+impl Plan {
+    /// What was passed over as the spec wants it, for who looks for a fault: system calls that no architecture knows.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for step in self.setup.iter().chain(&self.late) {
+            if let Op::Seccomp { filter, .. } = &step.op {
+                notes.push(format!("seccomp filter flags: {}", filter.flags));
+                let unknown = filter.unknown.iter();
+                notes.extend(unknown.map(|name| format!("/linux/seccomp: unknown system call {name} is left out")));
+            }
+        }
+        notes
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |f: &mut fmt::Formatter<'_>, number: String, step: &Step| {

@@ -1,1 +1,0 @@
-//! What this kernel and machine offer, probed once and passed on as a plain value.
