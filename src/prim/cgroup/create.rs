@@ -19,7 +19,8 @@ impl CgroupPlan {
     /// nothing that [`Record::remove`] does not find.
     pub fn record(&self) -> Record {
         let missing = |g: &Group| ancestors(g).into_iter().filter(|p| !Path::new(p).exists()).collect::<Vec<_>>();
-        Record { groups: self.groups.clone(), parents: self.groups.iter().flat_map(missing).collect() }
+        let parents = self.groups.iter().flat_map(missing).collect();
+        Record { groups: self.groups.clone(), parents, moves: self.moves }
     }
 
     /// Makes the cgroups and writes the limits. Returns what there is now: a rootless caller may have fewer cgroups than
@@ -40,7 +41,7 @@ impl CgroupPlan {
     }
 
     fn make(&self, made: &mut Vec<String>) -> Result<Record> {
-        let mut record = Record::default();
+        let mut record = Record { moves: self.moves, ..Record::default() };
         let mut left_out = Vec::new();
         for (i, group) in self.groups.iter().enumerate() {
             let before = made.len();

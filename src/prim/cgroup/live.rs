@@ -333,7 +333,7 @@ fn a_fork_bomb_dies_on_v2() {
     // Limited by the machine's v1 pids controller, killed by way of v2.
     let fence = make(&v1, &fresh_path(), BOMB);
     let made = make(&v2, &fresh_path(), "{}");
-    let both = Record { groups: fence.0.groups.iter().chain(&made.0.groups).cloned().collect(), parents: Vec::new() };
+    let both = Record { groups: fence.0.groups.iter().chain(&made.0.groups).cloned().collect(), ..Record::default() };
     let first = bomb(&both, 40);
     made.0.freeze().unwrap();
     made.0.kill(libc::SIGKILL).unwrap();
@@ -449,7 +449,7 @@ fn v2_freeze_kill_remove() {
     made.0.thaw().unwrap();
     fs::create_dir_all(format!("{top}/a/b")).unwrap();
     let below =
-        Record { groups: vec![Group { path: format!("{top}/a/b"), ..made.0.groups[0].clone() }], parents: vec![] };
+        Record { groups: vec![Group { path: format!("{top}/a/b"), ..made.0.groups[0].clone() }], ..Record::default() };
     let second = sleeper(&below);
     let mut both = [child.pid, second.pid];
     both.sort_unstable();
@@ -525,7 +525,7 @@ fn another_process_starts_beside_init() {
     let top = made.0.groups[0].path.clone();
     fs::create_dir(format!("{top}/init")).unwrap();
     let inner =
-        Record { groups: vec![Group { path: format!("{top}/init"), ..made.0.groups[0].clone() }], parents: vec![] };
+        Record { groups: vec![Group { path: format!("{top}/init"), ..made.0.groups[0].clone() }], ..Record::default() };
     let init = sleeper(&inner);
     assert_eq!(made.0.beside(init.pid), made.0, "as long as the top may have processes");
     fs::write(format!("{top}/cgroup.subtree_control"), format!("+{controller}")).unwrap();

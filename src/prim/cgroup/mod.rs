@@ -113,7 +113,7 @@ pub struct CgroupPlan {
     warnings: Vec<Problem>,
     rootless: bool,
     owner: Option<u32>,
-    clone_into: bool,
+    moves: bool,
 }
 
 const PATH: &str = "/linux/cgroupsPath";
@@ -129,7 +129,7 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
         warnings: Vec::new(),
         rootless: request.rootless,
         owner: request.owner,
-        clone_into: true,
+        moves: false,
     };
     match request.manager {
         Manager::Cgroupfs => {}
@@ -181,7 +181,7 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
     // No process can be cloned into a cgroup that may have none; it has to move there.
     let no_processes =
         |w: &Write| w.file == "pids.max" && w.value == "0" && plan.groups[w.group].version == Version::V2;
-    plan.clone_into = !plan.writes.iter().any(no_processes);
+    plan.moves = plan.writes.iter().any(no_processes);
     Ok(plan)
 }
 
@@ -205,7 +205,7 @@ pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<
     if !resources.devices.is_empty() {
         warnings.push(Problem::new("/linux/resources/devices", "device rules can't be changed while a container runs"));
     }
-    Ok(CgroupPlan { groups, writes, warnings, rootless: false, owner: None, clone_into: true })
+    Ok(CgroupPlan { groups, writes, warnings, rootless: false, owner: None, moves: false })
 }
 
 /// The path to the cgroup as plain names, and whether it starts at the root of each hierarchy. `..` never leaves that root
@@ -284,7 +284,7 @@ impl CgroupPlan {
 
     /// The files through which a child joins, see [`join`].
     pub fn join_files(&self) -> Vec<CString> {
-        join_files(&self.groups, self.clone_into)
+        join_files(&self.groups, !self.moves)
     }
 
     /// Those files when the child can't be cloned into [`CgroupPlan::v2_dir`] (`ENOSYS` or `EINVAL` before Linux 5.7).
@@ -298,7 +298,7 @@ impl CgroupPlan {
     /// # Errors
     /// When the directory can't be opened.
     pub fn v2_dir(&self) -> Result<Option<OwnedFd>> {
-        if self.clone_into { v2_dir(&self.groups) } else { Ok(None) }
+        if self.moves { Ok(None) } else { v2_dir(&self.groups) }
     }
 }
 

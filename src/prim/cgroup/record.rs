@@ -17,6 +17,9 @@ pub struct Record {
     /// The parents that had to be made, each after its own parent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<String>,
+    /// Whether processes move into the v2 cgroup after their clone, since none can be cloned into it: its limit is 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moves: bool,
 }
 
 impl Record {
@@ -53,9 +56,10 @@ impl Record {
         v1.flat_map(|g| g.controllers.iter().map(|c| (c.as_str(), g.path.as_str()))).chain(v2).collect()
     }
 
-    /// The files through which a child joins, see [`super::join`]; the v2 cgroup is entered by [`Record::v2_dir`].
+    /// The files through which a child joins, see [`super::join`]; the v2 cgroup is entered by [`Record::v2_dir`], if that
+    /// gives one.
     pub fn join_files(&self) -> Vec<CString> {
-        join_files(&self.groups, true)
+        join_files(&self.groups, !self.moves)
     }
 
     /// Those files when the child can't be cloned into [`Record::v2_dir`]: `EAGAIN` in a container at its limit of processes
@@ -64,12 +68,13 @@ impl Record {
         join_files(&self.groups, false)
     }
 
-    /// The v2 directory to clone a child into.
+    /// The v2 directory to clone a child into (`CLONE_INTO_CGROUP`, Linux 5.7); `None` when the container has no v2 cgroup,
+    /// or when [`Record::join_files`] leads into it.
     ///
     /// # Errors
     /// When it can't be opened.
     pub fn v2_dir(&self) -> Result<Option<OwnedFd>> {
-        v2_dir(&self.groups)
+        if self.moves { Ok(None) } else { v2_dir(&self.groups) }
     }
 
     /// The cgroups in which another process of the container starts. A container that manages cgroups itself has moved its
@@ -97,7 +102,7 @@ impl Record {
     /// # Errors
     /// A path that leaves the container's cgroup or does not exist, and a controller that the container does not have.
     pub fn sub(&self, values: &[impl AsRef<str>]) -> Result<Record> {
-        let mut record = Record { groups: self.groups.clone(), parents: Vec::new() };
+        let mut record = Record { parents: Vec::new(), ..self.clone() };
         for value in values.iter().map(AsRef::as_ref) {
             let (controllers, path) = match value.split_once(':') {
                 Some((controllers, path)) => (Some(controllers.split(',').collect::<Vec<_>>()), path),

@@ -404,6 +404,9 @@ fn no_process_is_cloned_where_none_may_be() {
     let plan = compile(&v2(), &request(None, &none)).unwrap();
     assert!(plan.v2_dir().unwrap().is_none());
     assert_eq!(plan.join_files(), [c"/sys/fs/cgroup/user.slice/web/cgroup.procs".to_owned()]);
+    let record = plan.record();
+    assert!(record.moves && record.v2_dir().unwrap().is_none());
+    assert_eq!(record.join_files(), plan.join_files());
     let some = resources(r#"{"pids": {"limit": 1}}"#);
     assert!(compile(&v2(), &request(None, &some)).unwrap().join_files().is_empty());
 }
@@ -422,7 +425,7 @@ fn managers() {
 fn an_update_writes_only_what_it_was_given() {
     let record = Record {
         groups: compile(&hybrid(), &request(None, &Resources::default())).unwrap().groups,
-        parents: Vec::new(),
+        ..Record::default()
     };
     let json = r#"{"memory": {"swap": 1000, "disableOOMKiller": false}, "devices": [{"allow": false}]}"#;
     let plan = update(&record, &resources(json)).unwrap();
