@@ -40,7 +40,7 @@ pub struct Create {
 
 impl Create {
     pub(super) fn request(&self, context: &Context, detached: bool, gated: bool) -> Result<Request> {
-        let (preserve_fds, extra_env) = listen_fds(self.preserve_fds);
+        let (preserve_fds, extra_env) = listen_fds(self.preserve_fds)?;
         let console = self.console_socket.as_ref().map(|path| connect_console_socket(path)).transpose();
         Ok(Request {
             id: self.id.clone(),
@@ -64,7 +64,7 @@ impl Create {
     }
 
     pub(super) fn run(&self, context: &Context) -> Result<()> {
-        let made = container::create(&context.store, self.request(context, true, true)?)?;
+        let made = container::create(&context.store, self.request(context, true, true)?, &mut |_| Ok(()))?;
         context.warn(&made.warnings);
         context.note(&made.notes);
         Ok(())

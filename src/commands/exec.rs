@@ -37,7 +37,7 @@ pub struct Exec {
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// User, by numbers
-    #[arg(short, long, value_name = "UID[:GID]")]
+    #[arg(short, long, value_name = "UID[:GID]", allow_hyphen_values = true)]
     user: Option<String>,
     /// Additional groups, by number (more than once)
     #[arg(short = 'g', long, value_name = "GID", value_delimiter = ',')]
@@ -78,7 +78,7 @@ impl Exec {
         let (saved, config) = exec::config(&context.store, &self.id, self.ignore_paused)?;
         let process = self.process(&config)?;
         self.check_terminal(&process)?;
-        let (preserve_fds, extra_env) = listen_fds(self.preserve_fds);
+        let (preserve_fds, extra_env) = listen_fds(self.preserve_fds)?;
         let mut console = self
             .console_socket
             .as_ref()
@@ -98,11 +98,13 @@ impl Exec {
             cgroup: self.cgroup,
             ignore_paused: self.ignore_paused,
         };
-        let (child, warnings) = exec::exec((&saved, &config), &process, request)?;
+        let (child, warnings) = exec::exec((&saved, &config), &process, request, &mut || {
+            desk.as_mut().map_or(Ok(()), attend::Desk::take_terminal)
+        })?;
         context.warn(&warnings);
         match desk {
             None => Ok(0),
-            Some(desk) => Ok(desk.attend(&child, process.terminal)?.status()),
+            Some(desk) => Ok(desk.attend(&child)?.status()),
         }
     }
 

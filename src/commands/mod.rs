@@ -16,7 +16,7 @@ mod state;
 use crate::engine::store::Store;
 use crate::error::{Error, Kind, Result};
 use crate::prim::cgroup::Manager;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +167,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
+    let Some(command) = command else {
+        if global.version {
+            print_version();
+            return ExitCode::SUCCESS;
+        }
+        let _ = Cli::command().print_help();
+        return ExitCode::FAILURE;
+    };
     let (name, id) = (command.name(), command.id().to_owned());
     let failed = if name == "exec" { 255 } else { 1 };
     let log = match log::Log::open(&global) {
@@ -219,11 +227,25 @@ fn print_version() {
 
 /// How many fds from 3 up a program gets, and what it is told of them: those of `--preserve-fds`, and those of socket
 /// activation (sd_listen_fds(3)), which come first and are passed on as the container's first process' own.
-fn listen_fds(preserve: u32) -> (u32, Vec<String>) {
-    match std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).filter(|n| *n > 0) {
-        Some(n) => (preserve + n, vec![format!("LISTEN_FDS={n}"), "LISTEN_PID=1".into()]),
-        None => (preserve, Vec::new()),
+///
+/// # Errors
+/// An fd that was promised and is not open.
+fn listen_fds(preserve: u32) -> Result<(u32, Vec<String>)> {
+    let listen = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    let count = preserve.saturating_add(listen);
+    for fd in (3..3_u32.saturating_add(count)).take(1 << 20) {
+        // What is open and close-on-exec is brig's own.
+        if !crate::sys::is_inherited(fd) {
+            let flag = if fd < 3_u32.saturating_add(listen) { "LISTEN_FDS" } else { "--preserve-fds" };
+            return Err(flag_error(flag, format!("{count} fds from 3 up were promised, but fd {fd} is not open")));
+        }
     }
+    let mut environment = Vec::new();
+    if listen > 0 {
+        environment.extend([format!("LISTEN_FDS={listen}"), "LISTEN_PID=1".into()]);
+        environment.extend(std::env::var("LISTEN_FDNAMES").ok().map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    Ok((count, environment))
 }
 
 /// An error of a flag.

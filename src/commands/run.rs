@@ -27,11 +27,13 @@ impl Run {
         if let Some(desk) = &mut desk {
             desk.lend_console(&mut request.console)?;
         }
-        let made = container::create(&context.store, request)?;
+        let made = container::create(&context.store, request, &mut |spec| match &mut desk {
+            Some(desk) if spec.process.as_ref().is_some_and(|p| p.terminal) => desk.take_terminal(),
+            _ => Ok(()),
+        })?;
         context.warn(&made.warnings);
         context.note(&made.notes);
         let started = made.after_start();
-        let terminal = made.spec.process.as_ref().is_some_and(|p| p.terminal);
         let (child, ..) = made.unlock();
         let ended = match desk {
             None => {
@@ -41,7 +43,7 @@ impl Run {
                 }
                 return started.map(|()| 0);
             }
-            Some(desk) => desk.attend(&child, terminal),
+            Some(desk) => desk.attend(&child),
         };
         if !self.keep {
             context.warn_of(&container::delete_ended(&context.store, &self.create.id)?);

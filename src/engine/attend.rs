@@ -5,12 +5,18 @@ use crate::prim::terminal::attend::{Relay, attend, become_subreaper};
 use crate::prim::terminal::receive_master;
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::socket;
+use std::io::{Stdin, Stdout};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::LazyLock;
+
+static STDIN: LazyLock<Stdin> = LazyLock::new(std::io::stdin);
+static STDOUT: LazyLock<Stdout> = LazyLock::new(std::io::stdout);
 
 /// Where a foreground process is attended from. Made before the clone, with all signals blocked: those that come meanwhile
 /// are kept until somebody looks.
 pub struct Desk {
     ours: Option<OwnedFd>,
+    relay: Option<Relay<'static>>,
     mask: libc::sigset_t,
     subreaper: bool,
 }
@@ -24,7 +30,7 @@ impl Desk {
         if subreaper {
             become_subreaper()?;
         }
-        Ok(Desk { ours: None, mask: process::block_signals(), subreaper })
+        Ok(Desk { ours: None, relay: None, mask: process::block_signals(), subreaper })
     }
 
     /// Lends a socket for the terminal's master, should the process want a terminal and nobody else take it.
@@ -40,17 +46,24 @@ impl Desk {
         Ok(())
     }
 
-    /// Stays with the process until it ends: relays its terminal, if it has one that was lent, and forwards signals.
+    /// Takes the terminal that was sent meanwhile and connects it, before the program runs: from its first moment it sees the
+    /// caller's size and modes.
     ///
     /// # Errors
-    /// As waitid(2); the caller's terminal does not want to be raw.
-    pub fn attend(self, child: &Child, terminal: bool) -> Result<Ended> {
-        let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-        let relay = match self.ours.as_ref().filter(|_| terminal) {
-            Some(ours) => Some(Relay::new(receive_master(ours.as_fd())?, stdin.as_fd(), stdout.as_fd())?),
-            None => None,
-        };
-        attend(child.pidfd.as_fd(), relay, self.subreaper.then_some(child.pid))
+    /// The caller's terminal does not want to be raw.
+    pub fn take_terminal(&mut self) -> Result<()> {
+        if let Some(ours) = self.ours.take() {
+            self.relay = Some(Relay::new(receive_master(ours.as_fd())?, STDIN.as_fd(), STDOUT.as_fd())?);
+        }
+        Ok(())
+    }
+
+    /// Stays with the process until it ends: relays its terminal, forwards signals.
+    ///
+    /// # Errors
+    /// As waitid(2).
+    pub fn attend(mut self, child: &Child) -> Result<Ended> {
+        attend(child.pidfd.as_fd(), self.relay.take(), self.subreaper.then_some(child.pid))
     }
 }
 

@@ -66,6 +66,9 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
     alloc::forbid();
     process::reset_signals();
     nix::sys::stat::umask(Mode::empty());
+    if let Some(lock) = plan.lock {
+        crate::sys::close_number(lock);
+    }
     let mut state =
         State { wire, root: None, procfs: None, cover: None, starter: None, program: 0, cwd: false, detail: 0 };
     let Plan { stage, setup, late, exec, hook_state, .. } = plan;
@@ -166,7 +169,7 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::Node(node) => rootfs::make_node(node, state.root()?),
         Op::BindNode { path, tree } => rootfs::bind_node(path, tree.as_fd(), state.root()?),
         Op::Link { name, target } => rootfs::make_link(name, target, state.root()?),
-        Op::Terminal { socket, size, console } => make_terminal(socket.as_fd(), *size, *console, state),
+        Op::Terminal { socket, size, console, uid } => make_terminal(socket.as_fd(), *size, *console, *uid, state),
         Op::Hook(hook) => hooks::apply(hook, hook_state).map_err(|failed| {
             state.detail = failed.detail();
             Failure { call: Call::Hook, errno: failed.errno() }
@@ -253,7 +256,13 @@ fn hold_root(root: &OwnedFd, state: &mut State) -> Result<(), Failure> {
 const DEVPTS: i64 = 0x1cd1;
 
 /// Makes a pty in the container's own devpts, sends its master away, and takes its slave as terminal and standard streams.
-fn make_terminal(socket: BorrowedFd, size: Option<(u16, u16)>, console: bool, state: &State) -> Result<(), Failure> {
+fn make_terminal(
+    socket: BorrowedFd,
+    size: Option<(u16, u16)>,
+    console: bool,
+    uid: u32,
+    state: &State,
+) -> Result<(), Failure> {
     let root = state.root()?;
     // Not /dev/ptmx, which may be a symlink of the image's: the multiplexer of the container's devpts itself.
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
@@ -262,6 +271,7 @@ fn make_terminal(socket: BorrowedFd, size: Option<(u16, u16)>, console: bool, st
         return Err(Failure::check(Errno::ENOTTY));
     }
     let slave = terminal::open_slave(master.as_fd(), size).at(Call::IoctlTty)?;
+    crate::sys::own_stream(slave.as_raw_fd(), uid);
     if console {
         // A file of the image's, or a fresh one; never through a symlink (CVE-2026-88264).
         let (dev, name) = path::make_parent(root, c"dev/console").at(Call::Open)?;

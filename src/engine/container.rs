@@ -137,17 +137,19 @@ pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
         cgroups: &cgroup_mounts(&cgroups.record()),
         console: Some(pair.0),
         gate: Some(pair.1),
+        lock: None,
         hook_state: HookState::default(),
     })?;
     let steps = cgroups.steps().map(|(phrase, pointer)| (phrase, pointer.to_owned())).collect();
     Ok((steps, plan))
 }
 
-/// Creates a container; it waits for `start` when the request is gated, else its program runs.
+/// Creates a container; it waits for `start` when the request is gated, else its program runs. `ready` is called when all is
+/// set up, before the program runs.
 ///
 /// # Errors
 /// What was wrong; nothing is left then.
-pub fn create(store: &Store, mut request: Request) -> Result<Made> {
+pub fn create(store: &Store, mut request: Request, ready: &mut dyn FnMut(&Spec) -> Result<()>) -> Result<Made> {
     let (bundle, loaded) = load(&request)?;
     let Loaded { value: spec, raw, .. } = loaded;
     let cgroups = compile_cgroup(&request, &spec)?;
@@ -169,8 +171,8 @@ pub fn create(store: &Store, mut request: Request) -> Result<Made> {
         gated: request.gated,
         ..Saved::default()
     };
-    let mut undo = Undo { spec: &spec, devices: None, born: false };
-    match build(&entry, &mut request, &spec, &raw, &cgroups, &mut saved, &mut undo) {
+    let mut undo = Undo { spec: &spec, cgroups: false, devices: None, born: false };
+    match build(&entry, &mut request, (&spec, &raw), &cgroups, &mut saved, &mut undo, ready) {
         Ok((child, warnings, notes)) => Ok(Made { child, saved, spec, warnings, notes, entry }),
         Err(error) => {
             undo.all(entry, &saved);
@@ -182,6 +184,8 @@ pub fn create(store: &Store, mut request: Request) -> Result<Made> {
 /// What a failed creation leaves to be undone.
 struct Undo<'a> {
     spec: &'a Spec,
+    /// Whether the cgroups are this container's: until then they may be another one's.
+    cgroups: bool,
     devices: Option<netdev::Moved>,
     /// Whether there was a process: then the poststop hooks are due.
     born: bool,
@@ -193,8 +197,10 @@ impl Undo<'_> {
         if let Some(devices) = self.devices {
             let _ = devices.undo();
         }
-        let _ = saved.cgroup.kill(libc::SIGKILL);
-        let removed = saved.cgroup.remove();
+        let removed = match self.cgroups {
+            true => saved.cgroup.kill(libc::SIGKILL).and_then(|()| saved.cgroup.remove()),
+            false => Ok(()),
+        };
         let _ = remove_intel_rdt(saved);
         if self.born {
             let _ = run_hooks(&self.spec.hooks().poststop, "poststop", saved, "stopped");
@@ -209,16 +215,19 @@ impl Undo<'_> {
 fn build(
     entry: &Entry,
     request: &mut Request,
-    spec: &Spec,
-    raw: &[u8],
+    (spec, raw): (&Spec, &[u8]),
     cgroups: &CgroupPlan,
     saved: &mut Saved,
     undo: &mut Undo,
+    ready: &mut dyn FnMut(&Spec) -> Result<()>,
 ) -> Result<(Child, Vec<String>, Vec<String>)> {
     entry.write("config.json", raw)?;
+    // A cgroup of somebody else's must not get into the record, by which delete kills.
+    cgroups.check_free()?;
     // Before anything is made that delete has to find, should brig be killed from here on.
     entry.save(saved, true)?;
     saved.cgroup = cgroups.create()?;
+    undo.cgroups = true;
     let gate = request.gated.then(|| entry.make_gate()).transpose()?;
     let state = saved.clone();
     let mut plan = plan::create(Inputs {
@@ -230,6 +239,7 @@ fn build(
         cgroups: &cgroup_mounts(&saved.cgroup),
         console: request.console.take(),
         gate,
+        lock: Some(entry.lock_number()),
         hook_state: HookState::new(move |status, pid| oci_state(&state, status, pid)),
     })?;
     let v2 = saved.cgroup.v2_dir()?;
@@ -258,7 +268,7 @@ fn build(
             if let Some(path) = &request.pidfd_socket {
                 send_pidfd(path, child.pidfd.as_fd())?;
             }
-            Ok(())
+            ready(spec)
         }
     };
     let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), request.gated, &mut on);
@@ -390,14 +400,13 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
     };
     let saved = match entry.load() {
         Ok(Some(saved)) => saved,
-        Ok(None) if force => return entry.remove().map(|()| Vec::new()),
+        Ok(None) if force => return salvage(store, entry, id),
         Ok(None) => {
             return Err(
                 wrong_status("delete", id, Status::Creating).hint("brig delete --force removes what is left of it")
             );
         }
-        // A damaged state names no process and no cgroup any more; the directory is all that can be removed.
-        Err(_) if force => return entry.remove().map(|()| Vec::new()),
+        Err(_) if force => return salvage(store, entry, id),
         Err(e) => return Err(e),
     };
     match saved.status(entry.path()) {
@@ -411,6 +420,19 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
     }
     end(&saved)?;
     dispose(entry, &saved)
+}
+
+/// Removes a container whose state is lost or damaged: what its config names as its cgroups, with all that runs in them.
+fn salvage(_: &Store, entry: Entry, id: &str) -> Result<Vec<Error>> {
+    let request = Request { id: id.to_owned(), ..Request::default() };
+    if let Ok(cgroups) = entry.config().and_then(|spec| compile_cgroup(&request, &spec)) {
+        let record = cgroups.record();
+        if record.exists() {
+            record.kill(libc::SIGKILL)?;
+            record.remove()?;
+        }
+    }
+    entry.remove().map(|()| Vec::new())
 }
 
 /// Ends every process of a container and waits until they are gone.

@@ -55,7 +55,7 @@ pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::st
     Ok((saved, spec))
 }
 
-/// Runs a process in a container; returns when its program runs.
+/// Runs a process in a container; returns when its program runs. `ready` is called just before that.
 ///
 /// # Errors
 /// What was wrong; nothing is left of it then.
@@ -63,6 +63,7 @@ pub fn exec(
     (saved, spec): (&super::store::Saved, &Spec),
     process: &Process,
     request: Request,
+    ready: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Child, Vec<String>)> {
     let problems = plan::validate::validate_process(process, spec, "/process");
     if !problems.is_empty() {
@@ -117,7 +118,7 @@ pub fn exec(
             if let Some(path) = &request.pidfd_socket {
                 send_pidfd(path, child.pidfd.as_fd())?;
             }
-            Ok(())
+            ready()
         }
     };
     let child = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), false, &mut on)?;

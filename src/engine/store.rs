@@ -99,6 +99,7 @@ pub fn check_id(id: &str) -> Result<()> {
     let wrong = match id {
         "" => "it is empty",
         "." | ".." => "it names a directory",
+        _ if id.starts_with('-') => "it looks like a flag",
         _ if id.len() > ID_MAX => "it is longer than 255 characters",
         _ if !id.chars().all(fits) => "it may hold letters, digits and _ + - . only",
         _ => return Ok(()),
@@ -256,6 +257,11 @@ impl Entry {
         crate::spec::load(&self.path.join("config.json")).map(|loaded| loaded.value)
     }
 
+    /// The number of the fd that holds the lock. A child must close its copy, which would hold the lock, too.
+    pub fn lock_number(&self) -> i32 {
+        self.dir.as_raw_fd()
+    }
+
     fn gate_path(&self) -> String {
         // By fd, since a socket's path is short and a state directory's may be long.
         format!("/proc/self/fd/{}/gate", self.dir.as_raw_fd())
@@ -372,7 +378,7 @@ mod tests {
         for good in ["a", "web.1", "a_b+c-d", &"x".repeat(255)] {
             assert!(check_id(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "../x", "a/b", "a b", "é", "a\n", &"x".repeat(2000)] {
+        for bad in ["", ".", "..", "../x", "a/b", "a b", "é", "a\n", "-x", &"x".repeat(2000)] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
     }

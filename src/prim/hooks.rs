@@ -136,7 +136,7 @@ pub fn explain(prepared: &Prepared, errno: Errno, detail: i32, said: &[u8]) -> E
         text => format!(": {text}"),
     };
     match detail & !VALUE {
-        EXITED => Error::new(Kind::Other, format!("{what}: exited with status {value}{said}")),
+        EXITED => Error::new(Kind::Other, format!("{what}: exit status {value}{said}")),
         SIGNALED => {
             let name = nix::sys::signal::Signal::try_from(value).ok();
             let name = name.map_or_else(|| value.to_string(), |signal| format!("{value} ({signal})"));
@@ -292,7 +292,7 @@ mod tests {
     fn failures_say_where_what_and_why() {
         assert_eq!(
             failure(&shell("echo out; echo no luck >&2; exit 3")),
-            "/hooks/createRuntime/0 /bin/sh: exited with status 3: out\nno luck"
+            "/hooks/createRuntime/0 /bin/sh: exit status 3: out\nno luck"
         );
         assert_eq!(failure(&shell("kill -9 $$")), "/hooks/createRuntime/0 /bin/sh: killed by signal 9 (SIGKILL)");
         let absent = failure(&Hook { path: "/no/such".into(), ..Hook::default() });
@@ -348,7 +348,7 @@ mod tests {
             (0..8).map(|n| std::thread::spawn(move || run(&shell(&format!("exit {n}")), STATE, "/h", None))).collect();
         for (n, thread) in threads.into_iter().enumerate() {
             let result = thread.join().unwrap().map_err(|e| e.to_string());
-            let want = if n == 0 { Ok(()) } else { Err(format!("/h /bin/sh: exited with status {n}")) };
+            let want = if n == 0 { Ok(()) } else { Err(format!("/h /bin/sh: exit status {n}")) };
             assert_eq!(result, want);
         }
     }

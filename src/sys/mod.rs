@@ -79,3 +79,16 @@ pub fn own_stream(fd: i32, uid: u32) {
         }
     }
 }
+
+/// Whether a number is an open fd that is not close-on-exec: one that the caller of the program passed on.
+pub fn is_inherited(fd: u32) -> bool {
+    // SAFETY: F_GETFD only looks; a number that is no open fd answers EBADF.
+    let flags = unsafe { libc::fcntl(fd as i32, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Closes an fd by its number: in a child, a copy of one that its parent keeps.
+pub fn close_number(fd: i32) {
+    // SAFETY: the child's copy of the table only; its copy of the owner never runs.
+    unsafe { libc::close(fd) };
+}

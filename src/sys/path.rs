@@ -65,7 +65,7 @@ pub fn open(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow) -> SysR
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             // Filters of old container engines answer EPERM to calls that they do not know.
-            Err(Errno::ENOSYS | Errno::EPERM) => return walk(root, path, flags, follow),
+            Err(Errno::ENOSYS | Errno::EPERM) => return walk(root, path, flags, follow, Make::Nothing),
             Err(errno) => return Err(errno),
         }
     }
@@ -120,8 +120,19 @@ impl Pending {
     }
 }
 
+/// What a walk does where a component is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    /// It fails.
+    Nothing,
+    /// It makes a directory of this mode.
+    Directories(Mode),
+    /// It makes an empty file as the last component, directories before it.
+    File,
+}
+
 /// The walk: one component at a time with `O_NOFOLLOW`, symlinks read as text, `..` taken from the fds passed on the way.
-fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow) -> SysResult<OwnedFd> {
+fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow, make: Make) -> SysResult<OwnedFd> {
     let mut pending = Pending::new(path.to_bytes())?;
     let mut trail: [Option<OwnedFd>; MAX_DEPTH] = [const { None }; MAX_DEPTH];
     let (mut depth, mut links) = (0, 0);
@@ -140,9 +151,13 @@ fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow) -> SysResul
             _ => {}
         }
         let here = if depth == 0 { root } else { trail[depth - 1].as_ref().map_or(root, AsFd::as_fd) };
-        let next = match openat(here, component, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(errno) => return Err(errno),
+        let look = || openat(here, component, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+        let next = match look() {
+            Err(Errno::ENOENT) if make != Make::Nothing => {
+                make_one(here, component, last, make)?;
+                look()?
+            }
+            other => other?,
         };
         let stat = fstat(&next)?;
         let is_link = kind(&stat) == SFlag::S_IFLNK;
@@ -188,48 +203,33 @@ pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)
 }
 
+/// Makes the one component that a walk misses; somebody else may just have done it.
+fn make_one(here: BorrowedFd, name: &CStr, last: bool, make: Make) -> SysResult<()> {
+    let made = match make {
+        Make::File if last => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            openat(here, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
+        }
+        Make::Directories(mode) => mkdirat(here, name, mode),
+        _ => mkdirat(here, name, Mode::from_bits_truncate(0o755)),
+    };
+    match made {
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
 /// Makes a directory and all those above it that are missing, in root; returns it as an `O_PATH` fd. Directories that exist
-/// are left as they are.
+/// are left as they are; a symlink that leads nowhere yet leads to a new directory then, in root as well.
 ///
 /// # Errors
 /// As mkdirat(2) and [`open`]; `ENOTDIR` when something on the way is no directory.
 pub fn make_dirs(root: BorrowedFd, path: &CStr, mode: Mode) -> SysResult<OwnedFd> {
     let whole = OFlag::O_PATH | OFlag::O_DIRECTORY;
     match open(root, path, whole, Follow::InRoot) {
-        Err(Errno::ENOENT) => {}
-        other => return other,
+        Err(Errno::ENOENT) => walk(root, path, whole, Follow::InRoot, Make::Directories(mode)),
+        other => other,
     }
-    let bytes = path.to_bytes();
-    if bytes.len() >= PATH_MAX {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    let mut prefix = [0; PATH_MAX];
-    let mut parent = open(root, c".", whole, Follow::InRoot)?;
-    let mut at = 0;
-    while at < bytes.len() {
-        let start = at + bytes[at..].iter().take_while(|b| **b == b'/').count();
-        let end = start + bytes[start..].iter().take_while(|b| **b != b'/').count();
-        if start == end {
-            break;
-        }
-        prefix[at..end].copy_from_slice(&bytes[at..end]);
-        prefix[end] = 0;
-        let so_far = CStr::from_bytes_until_nul(&prefix).map_err(|_| Errno::EINVAL)?;
-        let name = CStr::from_bytes_until_nul(&prefix[start..]).map_err(|_| Errno::EINVAL)?;
-        parent = match open(root, so_far, whole, Follow::InRoot) {
-            Err(Errno::ENOENT) => {
-                // mkdirat never follows a symlink in its last component: a dangling one is EEXIST, then ENOENT below.
-                match mkdirat(&parent, name, mode) {
-                    Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(errno) => return Err(errno),
-                }
-                open(root, so_far, whole, Follow::InRoot)?
-            }
-            other => other?,
-        };
-        at = end;
-    }
-    Ok(parent)
 }
 
 /// Opens, in root, the directory that holds a path's last component (made if missing, with mode 0755), and gives that
@@ -256,17 +256,11 @@ pub fn make_parent<'p>(root: BorrowedFd, path: &'p CStr) -> SysResult<(OwnedFd, 
 /// Opens a place to mount a file on, as `O_PATH`; an empty file is made where there is none.
 ///
 /// # Errors
-/// As [`make_parent`] and [`open`].
+/// As [`make_dirs`].
 pub fn make_file(root: BorrowedFd, path: &CStr) -> SysResult<OwnedFd> {
     match open(root, path, OFlag::O_PATH, Follow::InRoot) {
-        Err(Errno::ENOENT) => {}
-        other => return other,
-    }
-    let (parent, name) = make_parent(root, path)?;
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match openat(&parent, name, flags, Mode::from_bits_truncate(0o644)) {
-        Ok(_) | Err(Errno::EEXIST) => open(root, path, OFlag::O_PATH, Follow::InRoot),
-        Err(errno) => Err(errno),
+        Err(Errno::ENOENT) => walk(root, path, OFlag::O_PATH, Follow::InRoot, Make::File),
+        other => other,
     }
 }
 
@@ -316,6 +310,10 @@ mod tests {
         }
     }
 
+    fn by_walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow) -> SysResult<OwnedFd> {
+        walk(root, path, flags, follow, Make::Nothing)
+    }
+
     type Open = fn(BorrowedFd, &CStr, OFlag, Follow) -> SysResult<OwnedFd>;
 
     #[test]
@@ -336,7 +334,7 @@ mod tests {
             (c"../..", Follow::InRoot, Ok("")),
         ];
         for (path, follow, expected) in cases {
-            for (name, open) in [("openat2", open as Open), ("walk", walk as Open)] {
+            for (name, open) in [("openat2", open as Open), ("walk", by_walk as Open)] {
                 let got = open(root.as_fd(), path, OFlag::O_PATH, *follow)
                     .map(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap());
                 let expected = expected.map(|p| tree.0.join("root").join(p).components().collect::<PathBuf>());
@@ -353,9 +351,12 @@ mod tests {
         assert!(tree.0.join("root/etc/new/deep").is_dir());
         make_file(root.as_fd(), c"abs/new/mount-point").unwrap();
         assert!(tree.0.join("root/etc/new/mount-point").is_file());
-        assert_eq!(make_file(root.as_fd(), c"dangling").unwrap_err(), Errno::ENOENT);
+        make_file(root.as_fd(), c"dangling").unwrap();
+        assert!(tree.0.join("root/nowhere/file").is_file());
+        make_dirs(root.as_fd(), c"absescape/x", Mode::from_bits_truncate(0o755)).unwrap();
+        assert!(tree.0.join("root/secret/x").is_dir());
         assert_eq!(make_dirs(root.as_fd(), c"etc/file/x", Mode::empty()).unwrap_err(), Errno::ENOTDIR);
-        assert!(!tree.0.join("nowhere").exists());
+        assert!(!std::path::Path::new("/nowhere").exists());
         assert_eq!(std::fs::read_to_string(tree.0.join("secret")).unwrap(), "out");
     }
 }

@@ -48,6 +48,8 @@ pub struct Inputs<'a> {
     pub console: Option<OwnedFd>,
     /// The socket at which `start` is awaited; without it the program starts at once.
     pub gate: Option<OwnedFd>,
+    /// The fd of a lock that the child must not hold.
+    pub lock: Option<i32>,
     /// The state for hooks.
     pub hook_state: HookState,
 }
@@ -81,7 +83,7 @@ pub fn root_path(bundle: &Path, spec: &Spec) -> PathBuf {
 /// What only shows when things are opened: a missing source, a namespace path of another kind.
 #[allow(clippy::too_many_lines, reason = "the order of steps in one flat list")]
 pub fn create(inputs: Inputs) -> Result<Plan> {
-    let Inputs { id, bundle, spec, options, join, cgroups, console, gate, hook_state } = inputs;
+    let Inputs { id, bundle, spec, options, join, cgroups, console, gate, lock, hook_state } = inputs;
     let linux = spec.linux();
     let process = spec.process.as_ref();
     let created = namespaces::created(linux);
@@ -303,6 +305,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         maps,
         idmaps,
         by_parent: by_parent.0,
+        lock,
         setup: list.0,
         late: late.0,
         exec,
@@ -508,6 +511,7 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
         maps: None,
         idmaps: Vec::new(),
         by_parent: Vec::new(),
+        lock: None,
         setup: list.0,
         late: late.0,
         exec: Program::new(process, Some(&home), &options.extra_env)?,
@@ -587,7 +591,7 @@ fn hook_step(hook: &crate::spec::Hook, pointer: &str, cwd: Option<&Path>) -> Res
 
 fn terminal_step(process: &Process, socket: OwnedFd, console: bool) -> Op {
     let size = process.console_size.as_ref().map(|s| (s.height, s.width)).filter(|s| *s != (0, 0));
-    Op::Terminal { socket, size, console }
+    Op::Terminal { socket, size, console, uid: process.user.uid }
 }
 
 /// The devices and links of the spec are made unless the host's /dev is bound in: that one is not ours to change.

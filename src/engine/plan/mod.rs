@@ -30,6 +30,8 @@ pub struct Plan {
     pub idmaps: Vec<IdMap>,
     /// What the parent does for a child whose user namespace could not: steps at the time of the maps.
     pub by_parent: Vec<Step>,
+    /// The fd of a lock that the child must not hold.
+    pub lock: Option<i32>,
     /// Steps up to the gate.
     pub setup: Vec<Step>,
     /// Steps after `start`.

@@ -84,7 +84,7 @@ pub enum Op {
     /// Make a symlink.
     Link { name: CString, target: CString },
     /// Make the terminal; its master goes to this socket.
-    Terminal { socket: OwnedFd, size: Option<(u16, u16)>, console: bool },
+    Terminal { socket: OwnedFd, size: Option<(u16, u16)>, console: bool, uid: u32 },
     /// Run a hook in the container's namespaces.
     Hook(Box<Prepared>),
     /// pivot_root into the root filesystem.

@@ -23,6 +23,14 @@ impl CgroupPlan {
         Record { groups: self.groups.clone(), parents, moves: self.moves }
     }
 
+    /// Looks whether every cgroup is free to be taken: not there yet, or without processes.
+    ///
+    /// # Errors
+    /// The processes that are in the way.
+    pub fn check_free(&self) -> Result<()> {
+        self.groups.iter().filter(|g| Path::new(&g.path).exists()).try_for_each(check_unused)
+    }
+
     /// Makes the cgroups and writes the limits. Returns what there is now: a rootless caller may have fewer cgroups than
     /// [`CgroupPlan::record`] said, so save this one and join by its files.
     ///

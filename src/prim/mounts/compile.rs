@@ -81,6 +81,9 @@ fn bind(
     parsed: &Options,
     plain: impl Fn(What) -> Mount,
 ) -> Result<Mount> {
+    if let Some(option) = parsed.data.first() {
+        return Err(problem(pointer, "/options", &format!("`{option}` is no option of a bind mount")));
+    }
     let source =
         entry.source.as_deref().filter(|s| !s.as_os_str().is_empty()).ok_or_else(|| {
             problem(pointer, "/source", "missing; a bind mount needs a file or directory of the host")
