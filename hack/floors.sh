@@ -15,7 +15,7 @@ use warnings;
 use File::Find;
 
 # A top-level module and its floor. A module uses its own floor only where %level says so.
-my %floor = (sys => 0, spec => 1, error => 1, host => 1, prim => 2, engine => 3, commands => 4);
+my %floor = (sys => 0, spec => 1, error => 1, features => 1, host => 1, prim => 2, engine => 3, commands => 4);
 my %level = (sys => 1, spec => 1, error => 1, host => 1, engine => 1, commands => 1);
 # What every primitive may use of another one.
 my %shared_prim = (rootfs => 1);
