@@ -171,7 +171,7 @@ fn attended_plainly(script: &'static str) -> (Pthread, JoinHandle<Ended>, BufRea
 #[test]
 fn signals_are_forwarded_but_for_those_of_the_attendant() {
     let script = "for s in HUP USR1 TERM URG WINCH CHLD PIPE; do trap \"echo $s\" $s; done; \
-         trap 'echo INT; kill $!; exit 9' INT; echo ready; while :; do sleep 1000 & wait $!; kill $!; done";
+         trap 'echo INT; kill -9 $!; exit 9' INT; echo ready; while :; do sleep 1000 & wait $!; kill -9 $!; done";
     let (attendant, handle, mut reader) = attended_plainly(script);
     assert_eq!(line(&mut reader), "ready");
     for signal in [Signal::SIGURG, Signal::SIGWINCH, Signal::SIGPIPE, Signal::SIGHUP] {
