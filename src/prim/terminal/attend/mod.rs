@@ -209,6 +209,10 @@ impl<'f> Relay<'f> {
     }
 }
 
+fn has_ended(pidfd: BorrowedFd) -> bool {
+    poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+}
+
 struct Attendant<'f> {
     pidfd: BorrowedFd<'f>,
     signals: SignalFd,
@@ -289,7 +293,8 @@ impl Attendant<'_> {
                         relay.resize();
                     }
                 }
-                _ if self.exited => {
+                // Looked at anew: what is sent after the end must not count as sent to the process.
+                _ if self.exited || has_ended(self.pidfd) => {
                     if [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].contains(&signal) {
                         return true;
                     }
