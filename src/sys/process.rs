@@ -197,12 +197,14 @@ pub fn restore_signals(mask: &libc::sigset_t) {
 pub fn reset_signals() {
     // SAFETY: sigaction with SIG_DFL runs no code of ours; the two signals that can't be changed answer EINVAL.
     unsafe {
-        let mut default: libc::sigaction = std::mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
+        // The kernel's own structure: handler, flags, restorer, mask. glibc's wrapper refuses 32 and 33, which may be ignored
+        // by inheritance like any other.
+        let default = [0_u64; 4];
         for signal in 1..=64 {
-            let mut old: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction != libc::SIG_DFL {
-                libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            let mut old = [0_u64; 4];
+            let none = std::ptr::null::<u64>();
+            if libc::syscall(libc::SYS_rt_sigaction, signal, none, old.as_mut_ptr(), 8) == 0 && old[0] != 0 {
+                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8);
             }
         }
         let mut none: libc::sigset_t = std::mem::zeroed();

@@ -107,9 +107,15 @@ impl Mount {
 /// # Errors
 /// The call that failed.
 pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    // A directory that was there before passes its mode on with its contents; one made for the mount has none to pass on.
+    let there = !matches!(mount.what, What::New { copy_up: CopyUp::All, .. })
+        || path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).is_ok();
     let target = place(mount, root)?;
     let made = match &mount.what {
-        What::New { fstype, options, copy_up } => new(fstype, options, mount, (*copy_up, target.as_fd()))?,
+        What::New { fstype, options, copy_up } => {
+            let copy_up = if there { *copy_up } else { CopyUp::No };
+            new(fstype, options, mount, (copy_up, target.as_fd()))?
+        }
         What::Classic { fstype, source, flags, data } => {
             // The current directory pins the place, as a path could not.
             nix::unistd::fchdir(&target).at(Call::Fchdir)?;
