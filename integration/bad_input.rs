@@ -293,7 +293,7 @@ fn a_mount_that_fails_half_way(t: &Test) {
     fs::create_dir(&volume).unwrap();
     b.bind(&volume, "/mnt/a", &[]).mount("/mnt/b", "tmpfs", "tmpfs", &[]).mount("/mnt/c", "tmpfs", "tmpfs", &["size=nonsense"]).mount("/mnt/d", "tmpfs", "tmpfs", &[]);
     let index = b.config["mounts"].as_array().unwrap().len() - 2;
-    t.create_fails(&b, &[&format!("mounts[{index}]"), "/mnt/c", "invalid argument"]);
+    t.create_fails(&b, &[&format!("/mounts/{index}"), "/mnt/c", "invalid argument"]);
     assert_eq!(host::mounts_under(t.dir()), Vec::<String>::new());
     b.unset(&format!("/mounts/{index}"));
     t.create(&b);
@@ -355,7 +355,7 @@ fn broken_state(t: &Test) {
         let c = t.create(&sleeper(t));
         let dir = t.root().join(&c.id);
         for entry in fs::read_dir(&dir).unwrap().flatten() {
-            if entry.path().extension().is_some_and(|e| e == "json") {
+            if entry.file_name() == "state.json" {
                 fs::write(entry.path(), text).unwrap();
             }
         }

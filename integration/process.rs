@@ -253,6 +253,10 @@ fn scheduler_policies(t: &Test) {
         ("SCHED_OTHER", "OTHER", 0),
     ] {
         let mut b = t.bundle();
+        // A kernel with CONFIG_RT_GROUP_SCHED gives a new cgroup of v1 no time for real-time processes.
+        if priority > 0 && fs::exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").unwrap() {
+            b.set("/linux/resources/cpu", json!({"realtimePeriod": 1_000_000, "realtimeRuntime": 10_000}));
+        }
         b.set("/process/scheduler", json!({"policy": policy, "priority": priority})).capabilities(&["CAP_SYS_NICE"]);
         let seen = t.see(&mut b, &["sched"]);
         assert_eq!(

@@ -13,6 +13,8 @@ mod spec;
 mod start;
 mod state;
 
+pub use crate::sys::alloc::Guarded;
+
 use crate::engine::store::Store;
 use crate::error::{Error, Kind, Result};
 use crate::prim::cgroup::Manager;

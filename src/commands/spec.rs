@@ -82,7 +82,7 @@ fn config(rootless: bool) -> Value {
         }
     });
     if rootless {
-        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let (uid, gid) = crate::engine::store::caller();
         let linux = &mut config["linux"];
         linux["namespaces"] = json!([
             {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}, {"type": "user"}

@@ -5,6 +5,7 @@ use super::plan::{HookState, Op, Plan, Program, Step, Sync};
 use super::wire::{self, LATE, Message, STAGE};
 use crate::prim::{attributes, capabilities, hooks, mounts, rootfs, terminal};
 use crate::sys::cred::{self, CapMasks};
+use crate::sys::hook::Tail;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::path::{self, Follow};
 use crate::sys::process::{self, exit_now, prctl};
@@ -39,6 +40,8 @@ struct State<'w> {
     cwd: bool,
     /// What a failed hook said besides its errno.
     detail: i32,
+    /// Its last words.
+    said: Tail,
 }
 
 impl State<'_> {
@@ -69,8 +72,17 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
     if let Some(lock) = plan.lock {
         crate::sys::close_number(lock);
     }
-    let mut state =
-        State { wire, root: None, procfs: None, cover: None, starter: None, program: 0, cwd: false, detail: 0 };
+    let mut state = State {
+        wire,
+        root: None,
+        procfs: None,
+        cover: None,
+        starter: None,
+        program: 0,
+        cwd: false,
+        detail: 0,
+        said: Tail::new(),
+    };
     let Plan { stage, setup, late, exec, hook_state, .. } = plan;
     if let Some((steps, flags)) = stage {
         walk(STAGE, steps, exec, hook_state, &mut state);
@@ -100,6 +112,7 @@ fn walk(base: u16, steps: &[Step], exec: &Program, hook_state: &HookState, state
         if let Err(failure) = step(op, exec, hook_state.bytes(base == LATE), state) {
             let step = base | number as u16;
             let _ = wire::tell(state.reports_to(), Message::Failed { step, failure, detail: state.detail });
+            wire::tell_said(state.reports_to(), state.said.pieces());
             exit_now(SETUP_FAILED);
         }
     }
@@ -170,7 +183,7 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::BindNode { path, tree } => rootfs::bind_node(path, tree.as_fd(), state.root()?),
         Op::Link { name, target } => rootfs::make_link(name, target, state.root()?),
         Op::Terminal { socket, size, console, uid } => make_terminal(socket.as_fd(), *size, *console, *uid, state),
-        Op::Hook(hook) => hooks::apply(hook, hook_state).map_err(|failed| {
+        Op::Hook(hook) => hooks::apply_and_keep(hook, hook_state, &mut state.said).map_err(|failed| {
             state.detail = failed.detail();
             Failure { call: Call::Hook, errno: failed.errno() }
         }),
@@ -303,11 +316,8 @@ fn label(file: &str, value: &CStr, state: &State) -> Result<(), Failure> {
         digits[at] = b'0' + (pid % 10) as u8;
         pid /= 10;
     }
-    let mut end = 0;
-    for byte in digits[at..].iter().chain(b"/").chain(file.as_bytes()) {
-        path[end] = *byte;
-        end += 1;
-    }
+    let parts = digits[at..].iter().chain(b"/").chain(file.as_bytes());
+    path.iter_mut().take(63).zip(parts).for_each(|(to, from)| *to = *from);
     let name = CStr::from_bytes_until_nul(&path).map_err(|_| Failure::check(Errno::EINVAL))?;
     rootfs::write_proc(procfs.as_fd(), name, value.to_bytes())
 }

@@ -351,7 +351,10 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
             let process = spec.process.unwrap_or_default();
             let program = plan::Program::new(&process, None, &[])?;
             return Err(match late.get(usize::from(step & !LATE)) {
-                Some(step) => launch::explain_step(step, &program.name, &program.not_found(), failure, detail),
+                Some(step) => {
+                    let said = wire::hear_said(gate.as_fd());
+                    launch::explain_step(step, &program, failure, (detail, &said))
+                }
                 None => Error::os(failure.call.name(), failure.errno),
             });
         }

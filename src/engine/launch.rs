@@ -1,7 +1,7 @@
 //! The parent's half: clones, answers each sync point, and turns a failure's number into words.
 
 use super::child;
-use super::plan::{Op, Plan, Step, Sync};
+use super::plan::{Op, Plan, Program, Step, Sync};
 use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result, describe};
 use crate::prim::mounts::What;
@@ -125,7 +125,8 @@ impl Parent<'_> {
                     }
                 }
                 Some(Message::Failed { step, failure, detail }) => {
-                    return Err(explain(self.plan, step, failure, detail));
+                    let said = wire::hear_said(self.wire.as_fd());
+                    return Err(explain(self.plan, step, failure, detail, &said));
                 }
                 Some(Message::Born(_)) => return Err(Error::new(Kind::Other, "the child broke the protocol")),
                 None if ready => return Ok(()),
@@ -194,25 +195,26 @@ fn with_rlimit_hint(error: Error, limit: attributes::Rlimit, errno: Errno) -> Er
 }
 
 /// A child's failure in the plan's words.
-pub fn explain(plan: &Plan, step: u16, failure: Failure, detail: i32) -> Error {
+pub fn explain(plan: &Plan, step: u16, failure: Failure, detail: i32, said: &[u8]) -> Error {
     let steps = match &plan.stage {
         _ if step & LATE != 0 => &plan.late,
         Some((stage, _)) if step & wire::STAGE != 0 => stage,
         _ => &plan.setup,
     };
     match steps.get(usize::from(step & !(LATE | wire::STAGE))) {
-        Some(step) => explain_step(step, &plan.exec.name, &plan.exec.not_found(), failure, detail),
+        Some(step) => explain_step(step, &plan.exec, failure, (detail, said)),
         None => Error::os(failure.call.name(), failure.errno),
     }
 }
 
 /// A failure of one step in words.
-pub fn explain_step(step: &Step, program: &str, not_found: &str, failure: Failure, detail: i32) -> Error {
+pub fn explain_step(step: &Step, exec: &Program, failure: Failure, (detail, said): (i32, &[u8])) -> Error {
+    let program = &exec.name;
     let Failure { call, errno } = failure;
     let place = if step.at.is_empty() { String::new() } else { format!(" [{}]", step.at) };
     match (&step.op, errno) {
         (Op::FindProgram | Op::Exec, Errno::ENOENT | Errno::ENOTDIR) if matches!(step.op, Op::FindProgram) => {
-            return Error::new(Kind::ProgramNotFound, not_found);
+            return Error::new(Kind::ProgramNotFound, exec.not_found());
         }
         (Op::Exec, Errno::ENOENT) => {
             return Error::new(Kind::ProgramNotFound, format!("exec: {program:?}: no such file or directory"))
@@ -229,7 +231,7 @@ pub fn explain_step(step: &Step, program: &str, not_found: &str, failure: Failur
             };
         }
         (Op::Hook(hook), _) => {
-            return crate::prim::hooks::explain(hook, errno, detail, &[]);
+            return crate::prim::hooks::explain(hook, errno, detail, said);
         }
         _ => {}
     }

@@ -6,5 +6,6 @@ pub mod container;
 pub mod exec;
 pub mod launch;
 pub mod plan;
+pub mod signal;
 pub mod store;
 pub mod wire;

@@ -90,6 +90,11 @@ pub struct Entry {
     dir: Flock<OwnedFd>,
 }
 
+/// The effective user and group of this process.
+pub fn caller() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
 /// Checks an ID before it becomes a path.
 ///
 /// # Errors

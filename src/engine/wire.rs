@@ -72,6 +72,25 @@ pub fn tell(socket: BorrowedFd, message: Message) -> SysResult<()> {
     files::write(socket, &encode(message))
 }
 
+/// Sends the last words of a program that failed, behind [`Message::Failed`]. For the child: allocates nothing.
+pub fn tell_said(socket: BorrowedFd, (older, newer): (&[u8], &[u8])) {
+    for piece in [older, newer] {
+        if !piece.is_empty() {
+            let _ = files::write(socket, piece);
+        }
+    }
+}
+
+/// What came behind a failure, up to the end.
+pub fn hear_said(socket: BorrowedFd) -> Vec<u8> {
+    let mut said = Vec::new();
+    let mut piece = [0; 8192];
+    while let Ok(n @ 1..) = files::read(socket, &mut piece) {
+        said.extend_from_slice(&piece[..n]);
+    }
+    said
+}
+
 /// Waits for the other end's leave to go on. For the child: allocates nothing.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ pub fn set_domainname(name: &std::ffi::CStr) -> SysResult<()> {
 /// # Errors
 /// As fstatfs(2).
 pub fn filesystem(fd: std::os::fd::BorrowedFd) -> SysResult<i64> {
-    nix::sys::statfs::fstatfs(fd).map(|found| found.filesystem_type().0 as i64)
+    nix::sys::statfs::fstatfs(fd).map(|found| found.filesystem_type().0)
 }
 
 /// Gives an inherited stream to a user, unless it is the null device or is that user's already; whether it works or not.

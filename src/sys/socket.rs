@@ -11,10 +11,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub fn packet_pair() -> SysResult<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: fds has room for two.
-    check(
-        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) }
-            .into(),
-    )?;
+    let made =
+        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) };
+    check(made.into())?;
     // SAFETY: both are fresh and owned by nothing else.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
@@ -72,9 +71,8 @@ pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> SysResult<(usize, Option
     message.msg_controllen = unsafe { libc::CMSG_SPACE(4) } as _;
     let len = loop {
         // SAFETY: message points at live buffers of the lengths given.
-        match check(
-            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
-        ) {
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match check(got as libc::c_long) {
             Err(Errno::EINTR) => {}
             other => break other? as usize,
         }

@@ -117,12 +117,12 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         list.add("/linux/cgroupsPath", Op::JoinCgroup(file));
     }
     list.add("", Op::Undumpable);
-    if let Some(process) = process {
-        if let Some(adj) = process.oom_score_adj {
-            // Lowering takes CAP_SYS_RESOURCE on the host, which a child in a user namespace has not.
-            let to = if new_user { &mut by_parent } else { &mut list };
-            to.add("/process/oomScoreAdj", Op::OomScoreAdj(c("/process/oomScoreAdj", adj.to_string())?));
-        }
+    if let Some(process) = process
+        && let Some(adj) = process.oom_score_adj
+    {
+        // Lowering takes CAP_SYS_RESOURCE on the host, which a child in a user namespace has not.
+        let to = if new_user { &mut by_parent } else { &mut list };
+        to.add("/process/oomScoreAdj", Op::OomScoreAdj(c("/process/oomScoreAdj", adj.to_string())?));
     }
     if new_user {
         list.add("/linux/uidMappings", Op::Sync(Sync::Maps));
@@ -219,10 +219,10 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     if let (Some(process), Some(socket)) = (process.filter(|p| p.terminal), console) {
         list.add("/process/terminal", terminal_step(process, socket, own_mounts && needs_devices(spec)));
     }
-    if let Some(process) = process {
-        if let Some(cwd) = relative(&process.cwd) {
-            list.add("/process/cwd", Op::MakeCwd(cwd));
-        }
+    if let Some(process) = process
+        && let Some(cwd) = relative(&process.cwd)
+    {
+        list.add("/process/cwd", Op::MakeCwd(cwd));
     }
     // 5. Hooks, between the mounts and the pivot (runtime-spec, config.md, "POSIX-platform Hooks").
     let hooks = spec.hooks();
