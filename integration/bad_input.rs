@@ -181,9 +181,9 @@ fn illegal_ids(t: &Test) {
     let b = sleeper(t);
     b.write();
     let long = "x".repeat(2000);
-    for id in ["../x", "", ".", "..", "a/b", "/etc", "a b", "a\nb", "-x", "ü", "a*b", &long] {
+    for id in ["../x", "", ".", "..", "a/b", "/etc", "a b", "a\nb", "ü", "a*b", &long] {
         // The others allow some of these, and crun even makes what they lead to.
-        let known = t.kind() == Kind::Brig || (t.kind() == Kind::Runc && !["-x", "."].contains(&id));
+        let known = t.kind() == Kind::Brig || (t.kind() == Kind::Runc && id != ".");
         if known {
             let out = t.call(&["create", "--bundle", b.path(), "--", id]).out();
             assert_ne!(out.code, 0, "{id:?} was taken");

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// No single wait is longer than this; on a loaded machine of two cores nothing good takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether the tests can make containers of every kind.
 pub fn is_root() -> bool {
@@ -54,8 +54,11 @@ pub fn readable(fd: &impl AsRawFd, limit: Duration) -> bool {
     }
 }
 
-/// Takes the end of a child that has ended: its exit status, or 128 and the signal.
+/// Waits for the end of a child, with patience, and takes it: its exit status, or 128 and the signal.
 pub fn reap(pid: i32) -> Option<i32> {
+    if !pidfd(pid).is_ok_and(|fd| readable(&fd, PATIENCE)) {
+        return None;
+    }
     match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::empty())) {
         Ok(WaitStatus::Exited(_, code)) => Some(code),
         Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
