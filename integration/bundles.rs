@@ -21,20 +21,28 @@ type Body = Box<dyn Fn(&Test) + Send + Sync>;
 
 /// Every bundle as a test.
 pub fn tests() -> Vec<(String, Body)> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles");
-    let dir = std::env::var_os("BRIG_BUNDLES").map_or(own, PathBuf::from);
-    let mut bundles: Vec<PathBuf> = fs::read_dir(&dir)
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let bundles = std::env::var_os("BRIG_BUNDLES").map_or_else(own, |dir| of(Path::new(&dir)));
+    bundles
+        .into_iter()
+        .map(|path| (format!("bundles::{}", name(&path)), Box::new(move |t: &Test| run(t, &path)) as Body))
+        .collect()
+}
+
+/// This repository's bundles.
+pub fn own() -> Vec<PathBuf> {
+    of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles"))
+}
+
+fn of(dir: &Path) -> Vec<PathBuf> {
+    let mut bundles: Vec<PathBuf> = fs::read_dir(dir)
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.join("config.json").exists())
         .collect();
     bundles.sort();
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     bundles
-        .into_iter()
-        .map(|path| (format!("bundles::{}", name(&path)), Box::new(move |t: &Test| run(t, &path)) as Body))
-        .collect()
 }
 
 fn run(t: &Test, source: &Path) {
@@ -44,11 +52,7 @@ fn run(t: &Test, source: &Path) {
     };
     skip_if_it_cannot_run(t, &expect);
     let bundle = t.dir().join("bundle");
-    copy(source, &bundle);
-    if !bundle.join("rootfs").exists() {
-        copy(rootfs(), &bundle.join("rootfs"));
-        fs::hard_link(suite::scratch().join("payload"), bundle.join("rootfs/bin/payload")).expect("the payload");
-    }
+    prepare(source, &bundle);
     let id = t.new_id();
     let flags = strings(&expect["flags"]);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -87,6 +91,15 @@ fn run(t: &Test, source: &Path) {
         }
     }
     assert!(wrong.is_empty(), "{}\nstdout: {}\nstderr: {}", wrong.join("\n"), out.stdout, out.stderr);
+}
+
+/// Makes a scratch copy of a bundle that can be run.
+pub fn prepare(source: &Path, bundle: &Path) {
+    copy(source, bundle);
+    if !bundle.join("rootfs").exists() {
+        copy(rootfs(), &bundle.join("rootfs"));
+        fs::hard_link(suite::scratch().join("payload"), bundle.join("rootfs/bin/payload")).expect("the payload");
+    }
 }
 
 fn skip_if_it_cannot_run(t: &Test, expect: &Value) {

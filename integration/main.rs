@@ -20,7 +20,7 @@ macro_rules! features {
 
 features![
     lifecycle, signals, exec, namespaces, mounts, process, devices, cgroups, hooks, seccomp, terminal, sockets,
-    bad_input, killed
+    rootless, races, plan, bad_input, killed
 ];
 
 fn main() -> std::process::ExitCode {

@@ -1,6 +1,6 @@
 //! What the process itself is given: environment, limits, capabilities, scheduling and the like.
 
-use crate::support::{Call, Kind, Test, cases, json, suite};
+use crate::support::{Call, Kind, Test, cases, host, json, suite};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -258,6 +258,10 @@ fn scheduler_policies(t: &Test) {
             b.set("/linux/resources/cpu", json!({"realtimePeriod": 1_000_000, "realtimeRuntime": 10_000}));
         }
         b.set("/process/scheduler", json!({"policy": policy, "priority": priority})).capabilities(&["CAP_SYS_NICE"]);
+        if priority > 0 && host::cgroup_dir(std::process::id().cast_signed(), "cpu").is_some_and(|d| d.join("cpu.rt_runtime_us").exists()) {
+            // With real-time group scheduling, a v1 cgroup has no real-time share of its own accord.
+            b.set("/linux/resources/cpu", json!({"realtimeRuntime": 10_000, "realtimePeriod": 1_000_000}));
+        }
         let seen = t.see(&mut b, &["sched"]);
         assert_eq!(
             (&seen["sched"]["policy"], &seen["sched"]["priority"]),
