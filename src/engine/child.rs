@@ -160,12 +160,15 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
             nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)
         }
-        Op::AttachRoot { tree, path } => {
+        Op::AttachRoot { tree, path, propagation } => {
             let place = files::open(None, path, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
+            let tree = tree.copy().at(Call::CloneTree)?;
+            let slave = Attributes { propagation: *propagation, ..Attributes::default() };
+            mount::set_attributes(tree.as_fd(), slave, true, None).at(Call::MountSetattr)?;
             mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
-            hold_root(tree, state)
+            hold_root(tree.as_fd(), state)
         }
-        Op::OpenRoot(root) => hold_root(root, state),
+        Op::OpenRoot(root) => hold_root(root.as_fd(), state),
         Op::Mount(mount) => {
             let made = mounts::apply(mount, state.root()?)?;
             if mount.is_proc() {
@@ -180,7 +183,10 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             Ok(())
         }
         Op::Node(node) => rootfs::make_node(node, state.root()?),
-        Op::BindNode { path, tree } => rootfs::bind_node(path, tree.as_fd(), state.root()?),
+        Op::BindNode { path, tree } => {
+            let tree = tree.copy().at(Call::CloneTree)?;
+            rootfs::bind_node(path, tree.as_fd(), state.root()?)
+        }
         Op::Link { name, target } => rootfs::make_link(name, target, state.root()?),
         Op::Terminal { socket, size, console, uid } => make_terminal(socket.as_fd(), *size, *console, *uid, state),
         Op::Hook(hook) => hooks::apply_and_keep(hook, hook_state, &mut state.said).map_err(|failed| {
@@ -260,8 +266,8 @@ fn setns(fd: BorrowedFd, flags: u64) -> Result<(), Failure> {
     nix::sched::setns(fd, CloneFlags::from_bits_retain(flags as i32)).at(Call::Setns)
 }
 
-fn hold_root(root: &OwnedFd, state: &mut State) -> Result<(), Failure> {
-    state.root = Some(files::open(Some(root.as_fd()), c".", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?);
+fn hold_root(root: BorrowedFd, state: &mut State) -> Result<(), Failure> {
+    state.root = Some(files::open(Some(root), c".", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?);
     Ok(())
 }
 

@@ -244,8 +244,11 @@ fn build(
     })?;
     let v2 = saved.cgroup.v2_dir()?;
     let mut on = |event: Event| match event {
-        Event::Runtime(child) => {
+        Event::Born => {
             undo.born = true;
+            Ok(())
+        }
+        Event::Runtime(child) => {
             saved.pid = child.pid;
             undo.devices = move_devices(spec, child)?;
             let hooks = spec.hooks();
@@ -257,7 +260,6 @@ fn build(
             pass_listener(spec, saved, &listener)
         }
         Event::Ready(child) => {
-            undo.born = true;
             saved.pid = child.pid;
             saved.start_time = start_time(child.pid).map_or(0, |(time, _)| time);
             join_intel_rdt(spec, saved)?;

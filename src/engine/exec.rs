@@ -4,11 +4,11 @@ use super::container::{pass_listener, send_pidfd, write_pid_file};
 use super::launch::{Event, launch};
 use super::plan::{self, ExecInputs, Options};
 use super::store::{Status, Store, wrong_status};
-use crate::error::{Context, Error, Kind, Problem, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::prim::namespaces::Joined;
 use crate::spec::{NamespaceType, Process, Spec};
-use crate::sys::files;
 use crate::sys::process::Child;
+use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,13 +46,16 @@ pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::st
             return Err(wrong_status("exec in", id, Status::Paused).hint("resume it first, or use --ignore-paused"));
         }
         Status::Stopped => {
-            let what = format!("cannot exec in a stopped container: {id:?}: container not running");
-            return Err(Error::new(Kind::Gone, what));
+            return Err(gone(id));
         }
         Status::Creating => return Err(wrong_status("exec in", id, Status::Creating)),
     }
     let spec = crate::spec::load(&store.dir(id).join("config.json"))?.value;
     Ok((saved, spec))
+}
+
+fn gone(id: &str) -> Error {
+    Error::new(Kind::Gone, format!("cannot exec in a stopped container: {id:?}: container not running"))
 }
 
 /// Runs a process in a container; returns when its program runs. `ready` is called just before that.
@@ -69,10 +72,14 @@ pub fn exec(
     if !problems.is_empty() {
         return Err(Error::problems("the process", &problems));
     }
-    let target = saved.process().map_err(|e| e.context("container not running"))?;
+    let target = saved.process().map_err(|_| gone(&request.id))?;
     let open = |what: &str, flags: OFlag| {
         let path = CString::new(format!("/proc/{}/{what}", saved.pid)).unwrap_or_default();
-        files::open(None, &path, flags).during(|| format!("open the container's {what}"))
+        files::open(None, &path, flags).map_err(|errno| match errno {
+            // It was there a moment ago.
+            Errno::ENOENT | Errno::ESRCH => gone(&request.id),
+            errno => Error::os(format!("open the container's {what}"), errno),
+        })
     };
     let record = match request.cgroup.as_slice() {
         [] => saved.cgroup.beside(saved.pid),
@@ -102,7 +109,7 @@ pub fn exec(
     )?;
     let v2 = record.v2_dir()?;
     let mut on = |event: Event| match event {
-        Event::Runtime(_) => Ok(()),
+        Event::Born | Event::Runtime(_) => Ok(()),
         Event::Notify(child, listener) => {
             let mut state = saved.clone();
             state.pid = child.pid;

@@ -6,7 +6,7 @@ use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result, describe};
 use crate::prim::mounts::What;
 use crate::prim::{attributes, namespaces};
-use crate::sys::mount::{self, Attributes};
+use crate::sys::mount::{self, Attributes, Tree};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Call, Errno, Failure, files, socket};
 use nix::fcntl::OFlag;
@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the caller of [`launch`] is asked to do.
 pub enum Event<'a> {
+    /// There is a process; from here on the container has a life to end.
+    Born,
     /// Namespaces and mounts are there: run the runtime's hooks, move network devices.
     Runtime(&'a Child),
     /// A filter's listener, to be passed on.
@@ -57,7 +59,7 @@ pub fn launch(
     };
     drop(theirs);
     let mut parent = Parent { plan, wire: ours, child: first };
-    let result = parent.serve(gated, on);
+    let result = on(Event::Born).and_then(|()| parent.serve(gated, on));
     if result.is_err() {
         let _ = process::pidfd_send_signal(parent.child.pidfd.as_fd(), libc::SIGKILL);
         let _ = process::wait(parent.child.pidfd.as_fd());
@@ -80,7 +82,7 @@ fn map_mounts(plan: &Plan, pick: impl Fn(&super::plan::IdMap) -> Option<Result<O
     for idmap in &plan.idmaps {
         let Some(namespace) = pick(idmap) else { continue };
         let Some(Step { op: Op::Mount(made), at }) = plan.setup.get(idmap.step) else { continue };
-        if let What::Bind { tree, .. } = &made.what {
+        if let What::Bind { tree: Tree::Made(tree), .. } = &made.what {
             let namespace = namespace.during(|| format!("{at}/uidMappings"))?;
             mount::set_attributes(tree.as_fd(), Attributes::default(), idmap.recursive, Some(namespace.as_fd()))
                 .during(|| format!("{at}: mount_setattr(MOUNT_ATTR_IDMAP)"))

@@ -210,6 +210,10 @@ impl Entry {
             .during(|| format!("open {}", path.display()))?;
         let dir = Flock::lock(dir, FlockArg::LockExclusive)
             .map_err(|(_, errno)| Error::os(format!("lock {}", path.display()), errno))?;
+        // Whoever held the lock may have removed the directory meanwhile.
+        if nix::sys::stat::fstat(&*dir).is_ok_and(|stat| stat.st_nlink == 0) {
+            return Err(Error::os(format!("open {}", path.display()), Errno::ENOENT));
+        }
         Ok(Entry { path, dir })
     }
 

@@ -34,6 +34,11 @@ pub fn known() -> u64 {
     *KNOWN
 }
 
+/// Whether the calling process has CAP_SYS_ADMIN, which mounts take.
+pub fn may_mount() -> bool {
+    cred::get_caps().is_ok_and(|caps| caps.effective >> Capability::CAP_SYS_ADMIN.index() & 1 == 1)
+}
+
 /// The names of a mask's capabilities, lowest number first; bits without a name are left out.
 pub fn names(mask: u64) -> Vec<String> {
     let mut named: Vec<Capability> = caps::all().into_iter().filter(|c| mask >> c.index() & 1 == 1).collect();

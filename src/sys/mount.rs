@@ -1,8 +1,8 @@
 //! The mount API of Linux 5.2 and mount_setattr(2) of 5.12. What the old API does is taken from nix.
 
 use super::{SysResult, check};
-use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
@@ -33,6 +33,47 @@ pub fn clone_tree(dir: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysR
     }
     // SAFETY: path is a C string, the rest are integers.
     fd(unsafe { libc::syscall(libc::SYS_open_tree, raw(dir), path.as_ptr(), flags) })
+}
+
+/// A part of the host's tree to be mounted elsewhere: copied already, which takes CAP_SYS_ADMIN in the mount namespace that it
+/// is in, or to be copied once the process is in a mount namespace of its own.
+#[derive(Debug)]
+pub enum Tree {
+    /// A detached copy.
+    Made(OwnedFd),
+    /// What to copy, and whether with all that is mounted below it.
+    Later(CString, bool),
+}
+
+/// A tree's detached copy.
+#[derive(Debug)]
+pub enum Copied<'t> {
+    /// Made before.
+    Before(BorrowedFd<'t>),
+    /// Made just now.
+    Now(OwnedFd),
+}
+
+impl AsFd for Copied<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Copied::Before(fd) => *fd,
+            Copied::Now(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Tree {
+    /// The detached copy. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`clone_tree`].
+    pub fn copy(&self) -> SysResult<Copied<'_>> {
+        Ok(match self {
+            Tree::Made(fd) => Copied::Before(fd.as_fd()),
+            Tree::Later(path, recursive) => Copied::Now(clone_tree(None, path, *recursive)?),
+        })
+    }
 }
 
 /// Attaches a detached mount at an open place.

@@ -7,7 +7,8 @@ use crate::prim::namespaces::{self, Joined};
 use crate::prim::rootfs::{DEFAULT_DEVICES, DEFAULT_LINKS, Node};
 use crate::prim::{attributes, capabilities, hooks, seccomp};
 use crate::spec::{DeviceType, NamespaceType, Process, Spec};
-use crate::sys::{files, mount, sched};
+use crate::sys::mount::{self, Tree};
+use crate::sys::{files, sched};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev};
 use std::ffi::{CString, OsStr};
@@ -95,6 +96,8 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let mut list = List::default();
     let mut stage = List::default();
     let mut by_parent = List::default();
+    // Without CAP_SYS_ADMIN here, the copies of the host's tree are made in the container's own mount namespace.
+    let copy_now = !options.describe && capabilities::may_mount();
     let maps = new_user.then(|| namespaces::maps(&linux.uid_mappings, &linux.gid_mappings));
     let first_ids = match (&maps, in_user) {
         (Some(maps), _) => Some(maps.first),
@@ -153,16 +156,16 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let root_dir = program::open_root(&root)?;
     if own_mounts {
         list.add("/linux/rootfsPropagation", Op::DetachMounts);
-        let tree = open_tree(&root_dir, options)?;
-        if !options.describe {
-            // pivot_root refuses a root that is shared; if it is to be shared it becomes so afterwards.
-            let change =
-                mount::Attributes { propagation: base.unwrap_or(libc::MS_SLAVE), ..mount::Attributes::default() };
-            mount::set_attributes(tree.as_fd(), change, true, None).during(|| "/root/path: mount_setattr".into())?;
-        }
-        list.add("/root/path", Op::AttachRoot { tree, path: c_root });
+        let tree = if copy_now {
+            Tree::Made(mount::clone_tree(Some(root_dir.as_fd()), c"", true).during(|| "/root/path: open_tree".into())?)
+        } else {
+            Tree::Later(c_root.clone(), true)
+        };
+        // pivot_root refuses a root that is shared; if it is to be shared it becomes so afterwards.
+        let propagation = base.unwrap_or(libc::MS_SLAVE);
+        list.add("/root/path", Op::AttachRoot { tree, path: c_root, propagation });
     } else {
-        list.add("/root/path", Op::OpenRoot(open_tree_or_dir(&root_dir)?));
+        list.add("/root/path", Op::OpenRoot(open_dir(&root_dir)?));
     }
     if let Some((uid, gid)) = first_ids {
         list.add("/linux/uidMappings", Op::NamespaceRoot { uid, gid });
@@ -194,7 +197,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             cgroup2: cgroups.iter().all(|(name, _)| name.is_empty()),
             cgroups,
             label: linux.mount_label.as_deref().filter(|label| !label.is_empty()),
-            open: !options.describe,
+            copy: copy_now,
         };
         for (index, entry) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
@@ -208,7 +211,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             list.add(pointer, Op::Mount(Box::new(made)));
         }
         if needs_devices(spec) {
-            devices(&mut list, spec, in_user, options)?;
+            devices(&mut list, spec, in_user, copy_now)?;
         }
     }
     let sysctls = !linux.sysctl.is_empty();
@@ -558,14 +561,7 @@ fn split_for_stage(
     Ok((before.0, clone_flags & !(libc::CLONE_NEWUSER as u64)))
 }
 
-fn open_tree(root: &OwnedFd, options: &Options) -> Result<OwnedFd> {
-    if options.describe {
-        return open_tree_or_dir(root);
-    }
-    mount::clone_tree(Some(root.as_fd()), c"", true).during(|| "/root/path: open_tree".into())
-}
-
-fn open_tree_or_dir(root: &OwnedFd) -> Result<OwnedFd> {
+fn open_dir(root: &OwnedFd) -> Result<OwnedFd> {
     files::open(Some(root.as_fd()), c".", OFlag::O_PATH | OFlag::O_DIRECTORY).during(|| "/root/path: open".into())
 }
 
@@ -602,7 +598,7 @@ fn needs_devices(spec: &Spec) -> bool {
     })
 }
 
-fn devices(list: &mut List, spec: &Spec, in_user: bool, options: &Options) -> Result<()> {
+fn devices(list: &mut List, spec: &Spec, in_user: bool, copy_now: bool) -> Result<()> {
     let linux = spec.linux();
     let mut nodes: Vec<(String, Node, PathBuf)> = Vec::new();
     for (path, major, minor) in DEFAULT_DEVICES {
@@ -639,10 +635,10 @@ fn devices(list: &mut List, spec: &Spec, in_user: bool, options: &Options) -> Re
         // mknod of a device is refused in a user namespace, whoever asks; the host's own node serves instead.
         if in_user && node.kind != SFlag::S_IFIFO {
             let path = c(&pointer, bytes(&host))?;
-            let tree = if options.describe {
-                files::open(None, &path, OFlag::O_PATH)
+            let tree = if copy_now {
+                mount::clone_tree(None, &path, false).map(Tree::Made)
             } else {
-                mount::clone_tree(None, &path, false)
+                files::open(None, &path, OFlag::O_PATH).map(|_| Tree::Later(path, false))
             };
             let tree = tree.during(|| format!("{pointer}: open the host's {}", host.display()))?;
             list.add(pointer, Op::BindNode { path: node.path, tree });

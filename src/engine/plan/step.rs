@@ -7,6 +7,7 @@ use crate::prim::hooks::Prepared;
 use crate::prim::mounts::{Mount, What};
 use crate::prim::rootfs::Node;
 use crate::prim::seccomp::Filter;
+use crate::sys::mount::Tree;
 use crate::sys::sched::SchedAttr;
 use std::ffi::CString;
 use std::fmt;
@@ -70,7 +71,7 @@ pub enum Op {
     /// Cut the mount namespace's tree off the host's propagation.
     DetachMounts,
     /// Attach the root filesystem at its place.
-    AttachRoot { tree: OwnedFd, path: CString },
+    AttachRoot { tree: Tree, path: CString, propagation: u64 },
     /// Open the root filesystem where there is no mount namespace.
     OpenRoot(OwnedFd),
     /// Make a mount.
@@ -80,7 +81,7 @@ pub enum Op {
     /// Make a device node.
     Node(Node),
     /// Bind a device of the host.
-    BindNode { path: CString, tree: OwnedFd },
+    BindNode { path: CString, tree: Tree },
     /// Make a symlink.
     Link { name: CString, target: CString },
     /// Make the terminal; its master goes to this socket.

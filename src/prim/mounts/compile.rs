@@ -4,7 +4,7 @@ use super::options::{self, Options};
 use super::{CopyUp, Mount, What, is_directory};
 use crate::error::{Context, Error, Problem, Result, describe};
 use crate::spec;
-use crate::sys::mount::{self, FSCONFIG_VALUE_MAX};
+use crate::sys::mount::{self, FSCONFIG_VALUE_MAX, Tree};
 use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
 use std::ffi::CString;
@@ -27,8 +27,8 @@ pub struct Facts<'a> {
     pub cgroups: &'a [(String, String)],
     /// The SELinux label for new filesystems.
     pub label: Option<&'a str>,
-    /// Whether sources are opened; a plan that is only described opens nothing.
-    pub open: bool,
+    /// Whether sources are copied now; else it is left to the child.
+    pub copy: bool,
 }
 
 /// Compiles the entry at `pointer`.
@@ -92,13 +92,15 @@ fn bind(
         .map_err(|_| problem(pointer, "/source", "holds a NUL byte"))?;
     let context = || format!("{pointer}/source: open {}", path.to_string_lossy());
     // `rbind` is the engines' usual word; without it only the one mount is taken.
-    let tree = if facts.open {
-        mount::clone_tree(None, &path, parsed.bind == Some(true))
+    let recursive = parsed.bind == Some(true);
+    let (tree, directory) = if facts.copy {
+        let tree = mount::clone_tree(None, &path, recursive).during(context)?;
+        let directory = is_directory(tree.as_fd()).during(context)?;
+        (Tree::Made(tree), directory)
     } else {
-        files::open(None, &path, OFlag::O_PATH)
-    }
-    .during(context)?;
-    let directory = is_directory(tree.as_fd()).during(context)?;
+        let seen = files::open(None, &path, OFlag::O_PATH).during(context)?;
+        (Tree::Later(path.clone(), recursive), is_directory(seen.as_fd()).during(context)?)
+    };
     let mut made = plain(What::Bind { tree, directory, source: path });
     if let Some(base) = facts.base_propagation {
         made.propagation.insert(0, (base, true));

@@ -8,7 +8,7 @@ pub mod options;
 pub(crate) use compile::relative;
 pub use compile::{Facts, base_propagation, compile};
 
-use crate::sys::mount::{self, Attributes};
+use crate::sys::mount::{self, Attributes, Tree};
 use crate::sys::path::{self, Follow};
 use crate::sys::{At, Call, Errno, Failure};
 use nix::fcntl::OFlag;
@@ -57,10 +57,10 @@ pub enum What {
         /// Its data.
         data: CString,
     },
-    /// A copy of a part of the host's tree, made detached by the parent.
+    /// A copy of a part of the host's tree.
     Bind {
-        /// The detached tree.
-        tree: OwnedFd,
+        /// The tree.
+        tree: Tree,
         /// Whether its root is a directory.
         directory: bool,
         /// Its source, for messages.
@@ -102,7 +102,7 @@ impl Mount {
     }
 }
 
-/// Makes one mount below `root`; returns it. For the child: allocates nothing.
+/// Makes one mount below `root`; returns it if it is a new one. For the child: allocates nothing.
 ///
 /// # Errors
 /// The call that failed.
@@ -127,9 +127,10 @@ pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
             return Ok(made);
         }
         What::Bind { tree, .. } => {
+            let tree = tree.copy().at(Call::CloneTree)?;
             dress(tree.as_fd(), mount)?;
             mount::attach(tree.as_fd(), target.as_fd()).at(Call::Attach)?;
-            return tree.try_clone().map_err(|_| Failure { call: Call::Open, errno: Errno::last() });
+            return Ok(target);
         }
         What::Remount => {
             dress(target.as_fd(), mount)?;
