@@ -128,7 +128,12 @@ pub fn exec(
             ready()
         }
     };
-    let child = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), false, &mut on)?;
+    let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), false, &mut on);
+    // A container that ends meanwhile fails one step or another: no process is born into its namespace any more (ENOMEM).
+    let child = launched.map_err(|e| match e.kind() {
+        Kind::Os(_) | Kind::Other if saved.process().is_err() => gone(&request.id),
+        _ => e,
+    })?;
     Ok((child, std::mem::take(&mut plan.warnings)))
 }
 

@@ -117,8 +117,11 @@ pub fn maps(uid: &[IdMapping], gid: &[IdMapping]) -> Maps {
 /// `EPERM` with what would be needed.
 pub fn write_maps(maps: &Maps, pid: i32) -> Result<()> {
     let write = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text);
-    let privileged = nix::unistd::geteuid().is_root();
-    if !privileged && (helper("newuidmap", pid, &maps.uid)? & helper("newgidmap", pid, &maps.gid)?) {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let privileged = uid.is_root();
+    // Its own ID alone anyone may map.
+    let own_alone = is_own(&maps.uid, uid.as_raw()) && is_own(&maps.gid, gid.as_raw());
+    if !privileged && !own_alone && (helper("newuidmap", pid, &maps.uid)? & helper("newgidmap", pid, &maps.gid)?) {
         return Ok(());
     }
     if !privileged {
@@ -134,6 +137,12 @@ pub fn write_maps(maps: &Maps, pid: i32) -> Result<()> {
     };
     write("uid_map", &maps.uid).during(|| words("uidMappings", &maps.uid)).map_err(hint)?;
     write("gid_map", &maps.gid).during(|| words("gidMappings", &maps.gid)).map_err(hint)
+}
+
+/// Whether a map is of one ID, this one.
+fn is_own(map: &str, id: u32) -> bool {
+    let mut fields = map.split_whitespace().skip(1);
+    fields.next().is_some_and(|host| host.parse() == Ok(id)) && fields.next() == Some("1") && fields.next().is_none()
 }
 
 /// Runs newuidmap or newgidmap, by absolute path (CVE-2026-84042); false where it is not installed.
