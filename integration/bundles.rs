@@ -11,13 +11,12 @@
 //! - `files`: files of the bundle by path, and their text afterwards. `absent`: paths of the bundle that may not exist
 //!   afterwards. That no process, mount, cgroup or state is left is always expected.
 
-use crate::support::{Kind, Test, Value, host, json, suite};
+use crate::support::suite::{self, Body};
+use crate::support::{Kind, Test, Value, host, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-
-type Body = Box<dyn Fn(&Test) + Send + Sync>;
 
 /// Every bundle as a test.
 pub fn tests() -> Vec<(String, Body)> {

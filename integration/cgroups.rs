@@ -1,6 +1,6 @@
 //! Cgroups: where the container is put, and its limits as read back from the host. v1 here; v2 needs another machine.
 
-use crate::support::{Bundle, Container, Kind, Test, cases, host, json, suite};
+use crate::support::{Bundle, Call, Container, Kind, Test, cases, host, json, suite};
 use std::fs;
 use std::path::Path;
 
@@ -27,6 +27,9 @@ cases![
     nothing_is_left_after_delete,
     a_sub_cgroup_of_the_container_goes_too,
     two_containers_in_one_cgroup_are_refused,
+    no_cgroup_manager,
+    exec_in_a_cgroup_below,
+    a_container_sees_its_cgroup_as_the_root,
 ];
 
 fn need(controller: &str) {
@@ -298,4 +301,53 @@ fn two_containers_in_one_cgroup_are_refused(t: &Test) {
         out.fails(&["cgroup"]);
     }
     assert_eq!(first.status(), "created");
+}
+
+fn no_cgroup_manager(t: &Test) {
+    t.differs(Kind::Runc, "it has no --cgroup-manager");
+    let mut b = t.bundle();
+    b.unset("/linux/resources").payload(&["cgroup"]).write();
+    let globals = ["--cgroup-manager", "disabled"];
+    let seen = Call::new(t, &globals, &["run", "--bundle", b.path(), &t.new_id()]).ok().json();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    assert_eq!(seen["cgroup"], json!(own.lines().collect::<Vec<_>>()), "it stays where it was started");
+    if t.kind() == Kind::Brig {
+        b.set("/linux/resources/pids", json!({"limit": 5})).write();
+        let out = Call::new(t, &globals, &["run", "--bundle", b.path(), &t.new_id()]).out();
+        assert!(out.stderr.contains("/linux/resources"), "limits may not be left aside in silence: {}", out.stderr);
+    }
+}
+
+fn exec_in_a_cgroup_below(t: &Test) {
+    t.differs(Kind::Runc, "1.1 has it for v2 and single v1 controllers only");
+    t.differs(Kind::Crun, "1.8.1 has it for v2 only");
+    need("pids");
+    let c = with(t, &[]);
+    c.start();
+    c.line();
+    let dir = host::cgroup_dir(c.pid, "pids").unwrap();
+    for controller in ALL.into_iter().filter(|c| host::has_v1(c)) {
+        let dir = host::cgroup_dir(c.pid, controller).unwrap();
+        make(&dir.join("below"));
+        for file in ["cpuset.cpus", "cpuset.mems"].iter().filter(|_| controller == "cpuset") {
+            fs::write(dir.join("below").join(file), fs::read(dir.join(file)).unwrap()).unwrap();
+        }
+    }
+    let inside = format!("{}/below", dir.file_name().unwrap().to_string_lossy());
+    let seen = c.see(&["--cgroup", "below"], &["cgroup"]);
+    let lines = seen["cgroup"].as_array().unwrap();
+    assert!(lines.iter().any(|l| l.as_str().unwrap().contains(":pids:") && l.as_str().unwrap().ends_with(&inside)), "{seen}");
+    c.exec(&["--cgroup", "nowhere"], &["/bin/payload"]).fails(&["nowhere"]);
+    c.exec(&["--cgroup", "../.."], &["/bin/payload"]).fails(&[]);
+}
+
+fn a_container_sees_its_cgroup_as_the_root(t: &Test) {
+    need("pids");
+    let mut b = t.bundle();
+    b.namespace("cgroup", None).mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro"]);
+    b.set("/linux/resources/pids", json!({"limit": 21}));
+    let seen = t.see(&mut b, &["cgfile=pids/pids.max", "cgfile=pids/cgroup.procs", "mkdir=/sys/fs/cgroup/pids/x"]);
+    assert_eq!(seen["cgfile=pids/pids.max"]["ok"], "21\n");
+    assert_eq!(seen["cgfile=pids/cgroup.procs"]["ok"], "1\n");
+    assert_eq!(seen["mkdir=/sys/fs/cgroup/pids/x"]["errno"], "EROFS");
 }

@@ -54,9 +54,9 @@ fn moments(whole: Duration, count: u32) -> impl Iterator<Item = Duration> {
     (0..count).map(move |n| whole * n / count)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the moment is one that nothing announces")]
 fn kill_after(call: Call, after: Duration) -> String {
     let running = call.spawn();
-    // This sleep is the test: a moment that nothing announces.
     std::thread::sleep(after);
     running.kill();
     format!("after {after:?}")

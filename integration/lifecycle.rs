@@ -30,6 +30,7 @@ cases![
     features_tell_what_is_there,
     version_tells_the_spec,
     log_file_in_json,
+    debug_notes_go_to_the_log,
     orphans_die_with_init,
 ];
 
@@ -354,6 +355,25 @@ fn log_file_in_json(t: &Test) {
     assert!(last["time"].as_str().is_some_and(|s| s.contains('T')), "{last}");
     if t.kind() != Kind::Crun {
         assert!(last["msg"].as_str().is_some_and(|s| s.contains("does not exist")), "{last}");
+    }
+}
+
+fn debug_notes_go_to_the_log(t: &Test) {
+    let log = t.dir().join("log").display().to_string();
+    let mut b = t.bundle();
+    b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["no_such_call"], "action": "SCMP_ACT_ERRNO"}]}));
+    b.payload(&["exit=0"]).write();
+    let globals = ["--debug", "--log", &log, "--log-format", "json"];
+    let out = crate::support::Call::new(t, &globals, &["run", "--bundle", b.path(), &t.new_id()]).ok();
+    assert_eq!(out.stdout, "");
+    let text = fs::read_to_string(&log).unwrap();
+    for line in text.lines() {
+        let line: crate::support::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["level"].is_string() && line["msg"].is_string() && line["time"].is_string(), "{line}");
+        assert_ne!(line["level"], "error", "{line}");
+    }
+    if t.kind() == Kind::Brig {
+        assert!(text.contains("\"debug\"") && text.contains("no_such_call"), "what is skipped is noted: {text}");
     }
 }
 

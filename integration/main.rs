@@ -19,7 +19,7 @@ macro_rules! features {
 }
 
 features![
-    lifecycle, signals, exec, namespaces, mounts, process, devices, cgroups, hooks, seccomp, terminal, sockets,
+    lifecycle, signals, exec, namespaces, mounts, rootfs, process, devices, cgroups, hooks, seccomp, terminal, sockets,
     rootless, races, plan, bad_input, killed
 ];
 

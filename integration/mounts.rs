@@ -1,4 +1,4 @@
-//! Mounts and their attributes, masked and read-only paths, the root filesystem, and where paths may lead.
+//! Mounts: order, attributes, data, propagation, and the kinds that are more than a mount.
 
 use crate::payload::mountinfo;
 use crate::support::{Kind, Test, Value, cases, host, json};
@@ -21,31 +21,21 @@ cases![
     a_missing_destination_is_made,
     a_relative_destination,
     a_missing_source_fails,
-    links_lead_inside,
-    proc_and_sys_are_real_directories,
     tmpcopyup,
     tmpcopyup_keeps_owners_and_modes,
     idmapped_bind,
     idmapped_bind_with_the_containers_map,
+    idmapped_bind_without_a_user_namespace,
+    idmapped_tree,
     propagation_of_a_mount,
-    propagation_of_the_root,
     a_slave_sees_the_hosts_mounts,
-    masked_paths,
-    readonly_paths,
-    masked_and_readonly_paths_may_be_missing,
-    a_readonly_root,
-    the_hosts_mounts_stay_as_they_are,
-    the_old_root_is_gone,
     a_remount,
     sysfs_and_cgroup,
     unknown_options_fail,
-    no_pivot,
-    cwd_is_made,
 ];
-
 /// The container's topmost mount at a path.
 #[track_caller]
-fn at<'a>(seen: &'a Value, target: &str) -> &'a Value {
+pub fn at<'a>(seen: &'a Value, target: &str) -> &'a Value {
     seen["mounts"]
         .as_array()
         .unwrap()
@@ -56,7 +46,7 @@ fn at<'a>(seen: &'a Value, target: &str) -> &'a Value {
 }
 
 #[track_caller]
-fn has(mount: &Value, options: &[&str]) {
+pub fn has(mount: &Value, options: &[&str]) {
     let list = mount["options"].as_array().unwrap();
     for option in options {
         match option.strip_prefix('!') {
@@ -278,37 +268,6 @@ fn a_missing_source_fails(t: &Test) {
     t.create_fails(&b, &["/mnt", "nosuchfs"]);
 }
 
-/// Links in an image are followed as they would be inside.
-fn links_lead_inside(t: &Test) {
-    t.differs(Kind::Crun, "it makes nothing behind a link that leads nowhere yet");
-    let mut b = t.bundle();
-    let outside = t.dir().join("outside");
-    fs::create_dir(&outside).unwrap();
-    symlink(&outside, b.rootfs("absolute")).unwrap();
-    symlink("../../../../../../../../../../mnt", b.rootfs("up")).unwrap();
-    symlink("mnt/over/there", b.rootfs("dangling")).unwrap();
-    b.mount("/absolute/x", "tmpfs", "one", &[]).mount("/up", "tmpfs", "two", &[]).mount(
-        "/dangling",
-        "tmpfs",
-        "three",
-        &[],
-    );
-    let seen = t.see(&mut b, &["mounts"]);
-    at(&seen, &format!("{}/x", outside.display()));
-    at(&seen, "/mnt");
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "something was made outside of the root");
-}
-
-/// CVE-2019-16884 and its kin: a fake /proc would let a container write labels and limits of its own.
-fn proc_and_sys_are_real_directories(t: &Test) {
-    for (name, destination) in [("proc", "/proc"), ("sys", "/sys")] {
-        let mut b = t.bundle();
-        fs::remove_dir(b.rootfs(name)).unwrap();
-        symlink("mnt", b.rootfs(name)).unwrap();
-        t.create_fails(&b, &[destination]);
-    }
-}
-
 fn tmpcopyup(t: &Test) {
     let mut b = t.bundle();
     fs::create_dir_all(b.rootfs("data/sub")).unwrap();
@@ -371,6 +330,44 @@ fn idmapped_bind_with_the_containers_map(t: &Test) {
     assert_eq!(fs::metadata(dir.join("made")).unwrap().uid(), 0);
 }
 
+/// The mount's own map need not be that of a user namespace of the container's.
+fn idmapped_bind_without_a_user_namespace(t: &Test) {
+    t.differs(Kind::Runc, "1.1 has no idmapped mounts");
+    t.differs(Kind::Crun, "1.8.1 maps the other way round here");
+    let mut b = t.bundle();
+    let dir = t.dir().join("volume");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "x").unwrap();
+    chown(dir.join("file"), Some(7), Some(8)).unwrap();
+    b.bind(&dir, "/mnt", &["idmap"]);
+    let mount = b.mount_at("/mnt");
+    b.set(&format!("{mount}/uidMappings"), json!([{"containerID": 0, "hostID": 1000, "size": 100}]));
+    b.set(&format!("{mount}/gidMappings"), json!([{"containerID": 0, "hostID": 2000, "size": 100}]));
+    let seen = t.see(&mut b, &["stat=/mnt/file"]);
+    let stat = &seen["stat=/mnt/file"]["ok"];
+    assert_eq!((&stat["uid"], &stat["gid"]), (&json!(1007), &json!(2008)));
+    b.unset(&format!("{mount}/gidMappings"));
+    t.create_fails(&b, &["gidMappings"]);
+}
+
+fn idmapped_tree(t: &Test) {
+    t.differs(Kind::Runc, "1.1 has no idmapped mounts");
+    t.differs(Kind::Crun, "1.8.1 makes a mapped bind of one mount only");
+    let mut b = t.bundle();
+    let outer = nested(t);
+    for dir in ["mnt/a", "mnt/b"] {
+        fs::create_dir(b.rootfs(dir)).unwrap();
+    }
+    b.user_namespace(100_000, 65536).bind(&outer, "/mnt/a", &["ridmap"]).bind(&outer, "/mnt/b", &["idmap"]);
+    let seen = t.see(&mut b, &["mounts", "stat=/mnt/a/inner/file", "stat=/mnt/b/inner/file"]);
+    has(at(&seen, "/mnt/a/inner"), &["idmapped"]);
+    has(at(&seen, "/mnt/b"), &["idmapped"]);
+    has(at(&seen, "/mnt/b/inner"), &["!idmapped"]);
+    assert_eq!(seen["stat=/mnt/a/inner/file"]["ok"]["uid"], 0);
+    assert_eq!(seen["stat=/mnt/b/inner/file"]["ok"]["uid"], 65534);
+    unmount(&outer);
+}
+
 fn propagation_of_a_mount(t: &Test) {
     t.differs(Kind::Crun, "1.8.1 makes every new mount private");
     let mut b = t.bundle();
@@ -382,15 +379,6 @@ fn propagation_of_a_mount(t: &Test) {
     assert_eq!(at(&seen, "/mnt/shared")["propagation"], "shared");
     assert_eq!(at(&seen, "/mnt/unbindable")["propagation"], "unbindable");
     assert_eq!(at(&seen, "/mnt/slave")["propagation"], "private", "a slave of nobody is private");
-}
-
-fn propagation_of_the_root(t: &Test) {
-    t.differs(Kind::Runc, "1.1 leaves the root private whatever is asked for");
-    for (word, wanted) in [("shared", "shared"), ("private", "private"), ("unbindable", "unbindable")] {
-        let mut b = t.bundle();
-        b.set("/linux/rootfsPropagation", json!(word));
-        assert_eq!(at(&t.see(&mut b, &["mounts"]), "/")["propagation"], wanted);
-    }
 }
 
 fn a_slave_sees_the_hosts_mounts(t: &Test) {
@@ -416,79 +404,6 @@ fn a_slave_sees_the_hosts_mounts(t: &Test) {
     assert_eq!(at(&seen, "/mnt/slave")["propagation"], "slave");
     drop(c);
     unmount(&volume);
-}
-
-fn masked_paths(t: &Test) {
-    let mut b = t.bundle();
-    fs::create_dir(b.rootfs("secret")).unwrap();
-    fs::write(b.rootfs("secret/key"), "key").unwrap();
-    fs::write(b.rootfs("etc/secret"), "key").unwrap();
-    b.set("/linux/maskedPaths", json!(["/secret", "/etc/secret", "/proc/kcore", "/sys/firmware"]));
-    let seen = t.see(
-        &mut b,
-        &["list=/secret", "read=/etc/secret", "touch=/secret/x", "stat=/etc/secret", "mounts", "list=/sys/firmware"],
-    );
-    assert_eq!(seen["list=/secret"]["ok"], json!([]));
-    assert_eq!(seen["read=/etc/secret"]["ok"], "");
-    assert_eq!(seen["touch=/secret/x"]["errno"], "EROFS");
-    assert_eq!(seen["stat=/etc/secret"]["ok"]["rdev"], 259, "not /dev/null: {seen}");
-    assert_eq!(seen["list=/sys/firmware"]["ok"], json!([]));
-    has(at(&seen, "/secret"), &["ro"]);
-}
-
-fn readonly_paths(t: &Test) {
-    let mut b = t.bundle();
-    fs::write(b.rootfs("home/file"), "").unwrap();
-    b.set("/linux/readonlyPaths", json!(["/etc", "/proc/sys", "/home/file"]));
-    b.capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
-    let seen = t.see(
-        &mut b,
-        &["touch=/etc/x", "touch=/home/file", "write=/proc/sys/kernel/hostname:x", "touch=/home/other", "mounts"],
-    );
-    for verb in ["touch=/etc/x", "touch=/home/file", "write=/proc/sys/kernel/hostname:x"] {
-        assert_eq!(seen[verb]["errno"], "EROFS", "{verb}");
-    }
-    assert_eq!(seen["touch=/home/other"]["ok"], true);
-    has(at(&seen, "/proc/sys"), &["ro"]);
-    has(at(&seen, "/proc"), &["rw"]);
-}
-
-fn masked_and_readonly_paths_may_be_missing(t: &Test) {
-    let mut b = t.bundle();
-    b.set("/linux/maskedPaths", json!(["/no/such/path"])).set("/linux/readonlyPaths", json!(["/no/such/other"]));
-    t.see(&mut b, &["cwd"]);
-    assert!(!b.rootfs("no").exists());
-}
-
-fn a_readonly_root(t: &Test) {
-    let mut b = t.bundle();
-    b.set("/root/readonly", json!(true)).mount("/made/up", "tmpfs", "tmpfs", &[]);
-    let seen = t.see(&mut b, &["touch=/x", "touch=/made/up/x", "touch=/dev/shm/x", "mounts"]);
-    assert_eq!(seen["touch=/x"]["errno"], "EROFS");
-    assert_eq!(seen["touch=/made/up/x"]["ok"], true);
-    assert_eq!(seen["touch=/dev/shm/x"]["ok"], true);
-    has(at(&seen, "/"), &["ro"]);
-}
-
-fn the_hosts_mounts_stay_as_they_are(t: &Test) {
-    let c = t.create(t.bundle().payload(&["sleep"]));
-    c.start();
-    c.line();
-    assert_eq!(host::mounts_under(t.dir()), Vec::<String>::new());
-}
-
-fn the_old_root_is_gone(t: &Test) {
-    let mut b = t.bundle();
-    let seen = t.see(&mut b, &["mounts", "list=/"]);
-    assert_eq!(seen["list=/"]["ok"], json!(["bin", "dev", "etc", "home", "mnt", "proc", "sys", "tmp"]));
-    let host: Vec<&str> = seen["mounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|m| m["target"].as_str())
-        .filter(|t| !["/", "/proc", "/sys"].contains(t) && !t.starts_with("/dev"))
-        .collect();
-    assert_eq!(host, Vec::<&str>::new());
 }
 
 fn a_remount(t: &Test) {
@@ -525,19 +440,4 @@ fn unknown_options_fail(t: &Test) {
     if t.kind() == Kind::Brig {
         t.create_fails(&b, &["no-such-option"]);
     }
-}
-
-fn no_pivot(t: &Test) {
-    let mut b = t.bundle();
-    b.payload(&["list=/", "cwd"]);
-    let seen = t.run_with(&b, &["--no-pivot"]).ok().json();
-    assert_eq!(seen["list=/"]["ok"], json!(["bin", "dev", "etc", "home", "mnt", "proc", "sys", "tmp"]));
-}
-
-fn cwd_is_made(t: &Test) {
-    let mut b = t.bundle();
-    b.set("/process/cwd", json!("/not/yet/there"));
-    let seen = t.see(&mut b, &["cwd", "stat=/not/yet/there"]);
-    assert_eq!(seen["cwd"]["ok"], "/not/yet/there");
-    assert_eq!(seen["stat=/not/yet/there"]["ok"]["mode"], "40755");
 }

@@ -86,15 +86,16 @@ fn seek(offset: u64) -> String {
 
 fn operators(t: &Test) {
     let big = 0x1_0000_0005_u64;
-    let table: [(&str, u64, u64, Vec<u64>, Vec<u64>); 8] = [
-        ("SCMP_CMP_EQ", 5, 0, vec![5], vec![4, 6, big]),
-        ("SCMP_CMP_NE", 5, 0, vec![4, 6, big], vec![5]),
-        ("SCMP_CMP_LT", 5, 0, vec![0, 4], vec![5, 6, big]),
-        ("SCMP_CMP_LE", 5, 0, vec![4, 5], vec![6, big]),
-        ("SCMP_CMP_GE", big, 0, vec![big, big + 1, 0x2_0000_0000], vec![5, 0xffff_ffff, big - 1]),
-        ("SCMP_CMP_GT", big, 0, vec![big + 1, 0x2_0000_0000], vec![big, 6]),
-        ("SCMP_CMP_MASKED_EQ", 0xf0, 0x50, vec![0x50, 0x5f, 0x1_0000_0051], vec![0x40, 0x60, 5]),
-        ("SCMP_CMP_MASKED_EQ", 0xf_0000_0000, 0x1_0000_0000, vec![big], vec![5, 0x2_0000_0000]),
+    type Row<'a> = (&'a str, u64, u64, &'a [u64], &'a [u64]);
+    let table: [Row; 8] = [
+        ("SCMP_CMP_EQ", 5, 0, &[5], &[4, 6, big]),
+        ("SCMP_CMP_NE", 5, 0, &[4, 6, big], &[5]),
+        ("SCMP_CMP_LT", 5, 0, &[0, 4], &[5, 6, big]),
+        ("SCMP_CMP_LE", 5, 0, &[4, 5], &[6, big]),
+        ("SCMP_CMP_GE", big, 0, &[big, big + 1, 0x2_0000_0000], &[5, 0xffff_ffff, big - 1]),
+        ("SCMP_CMP_GT", big, 0, &[big + 1, 0x2_0000_0000], &[big, 6]),
+        ("SCMP_CMP_MASKED_EQ", 0xf0, 0x50, &[0x50, 0x5f, 0x1_0000_0051], &[0x40, 0x60, 5]),
+        ("SCMP_CMP_MASKED_EQ", 0xf_0000_0000, 0x1_0000_0000, &[big], &[5, 0x2_0000_0000]),
     ];
     for (op, value, two, hits, misses) in table {
         let mut b = t.bundle();
@@ -102,13 +103,13 @@ fn operators(t: &Test) {
         seeks["errnoRet"] = json!(33);
         seeks["args"] = json!([{"index": 1, "value": value, "valueTwo": two, "op": op}]);
         filter(&mut b, json!([seeks]));
-        let verbs: Vec<String> = hits.iter().chain(&misses).map(|n| seek(*n)).collect();
+        let verbs: Vec<String> = hits.iter().chain(misses).map(|n| seek(*n)).collect();
         let verbs: Vec<&str> = verbs.iter().map(String::as_str).collect();
         let seen = t.see(&mut b, &verbs);
-        for n in &hits {
+        for n in hits {
             assert_eq!(seen[seek(*n)]["errno"], "EDOM", "{op} {value:#x} {two:#x} with {n:#x}");
         }
-        for n in &misses {
+        for n in misses {
             assert_eq!(seen[seek(*n)]["errno"], "EBADF", "{op} {value:#x} {two:#x} with {n:#x}");
         }
     }

@@ -5,14 +5,12 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 /// A container with its init process's standard output in a pipe.
 pub struct Container<'t> {
     test: &'t Test,
     pub id: String,
     pub pid: i32,
-    pub stderr: PathBuf,
     init: OwnedFd,
     output: RefCell<Lines>,
 }
@@ -48,12 +46,11 @@ impl<'t> Container<'t> {
             .args(&[&id])
             .stdout(write);
         let running = adjust(call).spawn();
-        let stderr = running.stderr();
         running.wait().ok();
         let text = fs::read_to_string(&pid_file).expect("a pid file");
         let pid = text.parse().unwrap_or_else(|_| panic!("the pid file holds {text:?}"));
         let init = os::pidfd(pid).expect("a pidfd of the container's init");
-        Container { test, id, pid, stderr, init, output: RefCell::new(Lines::new(read)) }
+        Container { test, id, pid, init, output: RefCell::new(Lines::new(read)) }
     }
 
     /// A call on this container: a command and its flags, before the ID.
@@ -125,15 +122,6 @@ impl<'t> Container<'t> {
     pub fn line(&self) -> Value {
         let line = self.output.borrow_mut().next().expect("a line of output");
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"))
-    }
-
-    /// The lines that are left, up to the end of the output.
-    pub fn rest(&self) -> Vec<Value> {
-        let mut lines = Vec::new();
-        while let Some(line) = self.output.borrow_mut().next() {
-            lines.push(serde_json::from_str(&line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}")));
-        }
-        lines
     }
 }
 

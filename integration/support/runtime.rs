@@ -197,11 +197,6 @@ pub struct Running {
 }
 
 impl Running {
-    /// Where its standard error goes.
-    pub fn stderr(&self) -> PathBuf {
-        self.err.clone()
-    }
-
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
@@ -291,12 +286,6 @@ impl Out {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| {
             panic!("`{}` printed no JSON ({e}): {}\nstderr: {}", self.shown, self.stdout, self.stderr)
         })
-    }
-
-    /// Each line of its output as JSON.
-    #[track_caller]
-    pub fn lines(&self) -> Vec<Value> {
-        self.stdout.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("not JSON ({e}): {l}"))).collect()
     }
 }
 

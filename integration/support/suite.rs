@@ -18,6 +18,9 @@ pub struct Case {
     pub run: fn(&Test),
 }
 
+/// What a test does, where it is made while the suite starts.
+pub type Body = Box<dyn Fn(&Test) + Send + Sync>;
+
 /// Carries a skip's reason up to the harness.
 struct Skip(String);
 
@@ -45,7 +48,7 @@ pub fn scratch() -> &'static Path {
 }
 
 /// Runs all of it.
-pub fn run(cases: &[Case], dynamic: Vec<(String, Box<dyn Fn(&Test) + Send + Sync>)>) -> ExitCode {
+pub fn run(cases: &[Case], dynamic: Vec<(String, Body)>) -> ExitCode {
     let args = Arguments::from_args();
     let mut trials: Vec<Trial> = cases
         .iter()
