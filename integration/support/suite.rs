@@ -40,7 +40,7 @@ pub fn skip(reason: impl Into<String>) -> ! {
 /// mapped root can), and is gone at the end.
 pub fn scratch() -> &'static Path {
     SCRATCH.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("brig-integration-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("{SCRATCH_NAME}{}", std::process::id()));
         fs::create_dir_all(&dir).expect("a scratch directory");
         fs::copy("/proc/self/exe", dir.join("payload")).expect("the payload");
         dir
@@ -73,8 +73,22 @@ fn trial(name: String, body: impl Fn(&Test) + Send + Sync + 'static) -> Trial {
     Trial::ignorable_test(name.clone(), move || outcome(&name, &body))
 }
 
+const SCRATCH_NAME: &str = "brig-integration-";
+
+/// Removes the scratch directories of suites that were killed.
+fn sweep() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let owner =
+            entry.file_name().to_string_lossy().strip_prefix(SCRATCH_NAME).and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Mounts made here stay here, orphaned containers come back here, and a panic's words are kept for the report.
 fn prepare() {
+    sweep();
     os::become_subreaper();
     if os::is_root() {
         os::own_mount_namespace();
