@@ -4,6 +4,7 @@
 //! where they differ, the test says why. `BRIG_BUNDLES=/path` puts other bundles in the place of this repository's.
 
 mod bundles;
+mod engines;
 mod payload;
 mod support;
 
@@ -25,5 +26,5 @@ features![
 
 fn main() -> std::process::ExitCode {
     payload::run_if_called();
-    support::suite::run(&cases(), bundles::tests())
+    support::suite::run(&[cases(), engines::cases()].concat(), bundles::tests())
 }

@@ -83,21 +83,20 @@ impl<'t> Call<'t> {
     /// As [`Call::new`], started by another program, which gets the runtime's path and arguments after its own.
     pub fn through(test: &'t Test, program: &[&str], globals: &[&str], args: &[&str]) -> Call<'t> {
         let path = under_test().path.display().to_string();
-        let words: Vec<&str> = program.iter().copied().chain([path.as_str()]).collect();
+        let root = test.root().display().to_string();
+        let words = [program, &[&path, "--root", &root], globals, args].concat();
+        Call { shown: globals.iter().chain(args).map(ToString::to_string).collect(), ..Call::of(test, &words) }
+    }
+
+    /// A call of any program, in the same environment.
+    pub fn of(test: &'t Test, words: &[&str]) -> Call<'t> {
         let mut command = Command::new(words[0]);
-        command
-            .args(&words[1..])
-            .arg("--root")
-            .arg(test.root())
-            .args(globals)
-            .args(args)
-            .current_dir(test.dir())
-            .stdin(Stdio::null());
+        command.args(&words[1..]).current_dir(test.dir()).stdin(Stdio::null());
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("BRIG_TEST", test.id());
-        let shown = globals.iter().chain(args).map(ToString::to_string).collect();
+        let shown = words.iter().map(ToString::to_string).collect();
         Call { test, command, stdout: None, shown, limit: os::PATIENCE }
     }
 
