@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Exec {
     /// File with the process object of the runtime-spec
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["tty", "cwd", "env", "user", "cap"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "cap"])]
     process: Option<PathBuf>,
     /// Return once the program runs
     #[arg(short, long)]
@@ -126,7 +126,9 @@ impl Exec {
             if !loaded.problems.is_empty() {
                 return Err(Error::problems(&file.display().to_string(), &loaded.problems));
             }
-            return Ok(loaded.value);
+            let mut process = loaded.value;
+            process.terminal |= self.tty;
+            return Ok(process);
         }
         if self.command.is_empty() {
             return Err(Error::invalid("no program: give CMD after the ID, or --process FILE"));

@@ -26,9 +26,6 @@ impl Plan {
             bundle: self.bundle.clone(),
             config: self.config.clone(),
             manager: context.manager,
-            // What a caller would have to give.
-            console_socket: true,
-            detached: true,
             ..Request::default()
         };
         let (cgroups, plan) = container::describe(&request)?;

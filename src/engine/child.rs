@@ -230,7 +230,10 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Call::Prctl).map(drop),
         Op::Bounding(keep) => capabilities::apply_bounding(*keep),
         Op::CloseFds(first) => process::cloexec_from(*first).at(Call::CloseRange),
-        Op::Groups(groups) => cred::set_groups(groups).at(Call::SetGroups),
+        Op::Groups { groups, deniable } => match cred::set_groups(groups) {
+            Err(Errno::EPERM) if *deniable => Ok(()),
+            other => other.at(Call::SetGroups),
+        },
         Op::Gid(gid) => cred::set_gid(*gid).at(Call::SetGid),
         Op::Uid(uid) => {
             prctl(libc::PR_SET_KEEPCAPS, 1, 0).at(Call::Prctl)?;

@@ -272,7 +272,7 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         (Op::Terminal { .. }, Call::Open, Errno::ENOENT) => "a terminal needs a devpts mounted on /dev/pts",
         (Op::Node(_), Call::Mknod, Errno::EEXIST) => "another file has that name in the root filesystem",
         (Op::Node(_), Call::Mknod, Errno::EPERM) => "making devices takes CAP_MKNOD and leave of the devices cgroup",
-        (Op::Gid(_) | Op::Uid(_) | Op::Groups(_), _, Errno::EINVAL) => "the ID is not mapped in the user namespace",
+        (Op::Gid(_) | Op::Uid(_) | Op::Groups { .. }, _, Errno::EINVAL) => "the ID is not mapped in the user namespace",
         (Op::Sysctl { .. }, Call::Open, Errno::ENOENT) => "this kernel has no such sysctl, or not per namespace",
         (Op::Seccomp { .. }, _, Errno::EINVAL) => "this kernel does not know one of the filter's flags or actions",
         (Op::JoinCgroup(_), _, Errno::EPERM | Errno::EACCES) => "the cgroup is not this user's to join",

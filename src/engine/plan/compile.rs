@@ -92,7 +92,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let new_user = linux.creates(NamespaceType::User);
     let (own_mounts, in_user) = (has(NamespaceType::Mount), has(NamespaceType::User));
     let mut joined = namespaces::open_joined(linux)?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = super::validate::warnings(spec).iter().map(ToString::to_string).collect();
     let mut list = List::default();
     let mut stage = List::default();
     let mut by_parent = List::default();
@@ -119,7 +119,6 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     for file in join {
         list.add("/linux/cgroupsPath", Op::JoinCgroup(file));
     }
-    list.add("", Op::Undumpable);
     if let Some(process) = process
         && let Some(adj) = process.oom_score_adj
     {
@@ -130,6 +129,8 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     if new_user {
         list.add("/linux/uidMappings", Op::Sync(Sync::Maps));
     }
+    // After the maps: the files of an undumpable process are root's, and an unprivileged caller could not write them.
+    list.add("", Op::Undumpable);
     // 2. Namespaces. The mount namespace comes before the switch of user: the way to the root filesystem may be barred to
     // the container's root.
     let stage_flags = if staged {
@@ -363,7 +364,8 @@ fn attributes_of(parts: &Parts, list: &mut List, by_parent: &mut List, warnings:
     );
     list.add(at("capabilities/bounding"), Op::Bounding(sets.bounding));
     let user = &process.user;
-    list.add(at("user/additionalGids"), Op::Groups(user.additional_gids.clone()));
+    let deniable = user.additional_gids.is_empty() && parts.spec.linux().namespace(NamespaceType::User).is_some();
+    list.add(at("user/additionalGids"), Op::Groups { groups: user.additional_gids.clone(), deniable });
     list.add(at("user/gid"), Op::Gid(user.gid));
     list.add(at("user/uid"), Op::Uid(user.uid));
     list.add(at("cwd"), Op::Cwd { path: c(&at("cwd"), bytes(&process.cwd))?, last: true });
@@ -479,6 +481,17 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
     let all = linux.namespaces.iter().filter_map(|n| n.typ).map(namespaces::flag).fold(0, |a, b| a | b);
     let flags = all & !(libc::CLONE_NEWPID as u64);
     let home = program::home_of(process.user.uid, root.as_fd());
+    // Without CAP_SYS_ADMIN here the user namespace comes first: in it the PID namespace may be joined, for a child.
+    let user = libc::CLONE_NEWUSER as u64;
+    let stage = if flags & user != 0 && !capabilities::may_mount() {
+        let pidfd = target.try_clone().during(|| "copy a pidfd".into())?;
+        let first = user | all & libc::CLONE_NEWPID as u64;
+        list.add("/linux/namespaces", Op::JoinContainer { pidfd, flags: first });
+        Some((std::mem::take(&mut list.0), 0))
+    } else {
+        None
+    };
+    let flags = if stage.is_some() { flags & !user } else { flags };
     if flags != 0 {
         list.add("/linux/namespaces", Op::JoinContainer { pidfd: target, flags });
     }
@@ -509,8 +522,8 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
     list.add("", Op::Sync(Sync::Ready));
     Ok(Plan {
         clone_flags: 0,
-        pid_namespace,
-        stage: None,
+        pid_namespace: pid_namespace.filter(|_| stage.is_none()),
+        stage,
         maps: None,
         idmaps: Vec::new(),
         by_parent: Vec::new(),
@@ -666,7 +679,7 @@ fn propagation_of(word: &str) -> Option<(u64, bool)> {
 }
 
 /// A sysctl's file: dots between, unless slashes are (sysctl(8): then a dot is part of a name).
-fn sysctl_path(name: &str) -> String {
+pub(super) fn sysctl_path(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(at) if name.as_bytes()[at] == b'/' => name.to_owned(),
         _ => name.replace('.', "\0").replace('/', ".").replace('\0', "/"),

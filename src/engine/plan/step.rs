@@ -130,8 +130,8 @@ pub enum Op {
     Bounding(u64),
     /// Mark every fd from this one up close-on-exec.
     CloseFds(u32),
-    /// Set supplementary groups.
-    Groups(Vec<u32>),
+    /// Set supplementary groups; in a user namespace that an unprivileged user mapped, there are none to set.
+    Groups { groups: Vec<u32>, deniable: bool },
     /// Set the group.
     Gid(u32),
     /// Set the user, keeping permitted capabilities until the end.
@@ -216,7 +216,7 @@ impl fmt::Display for Op {
             Op::NoNewPrivileges => write!(f, "set no_new_privs"),
             Op::Bounding(keep) => write!(f, "limit the bounding set to {}", caps_list(*keep)),
             Op::CloseFds(first) => write!(f, "close fds from {first} up at exec"),
-            Op::Groups(groups) => write!(f, "set supplementary groups {groups:?}"),
+            Op::Groups { groups, .. } => write!(f, "set supplementary groups {groups:?}"),
             Op::Gid(gid) => write!(f, "become group {gid}"),
             Op::Uid(uid) => write!(f, "become user {uid}"),
             Op::Cwd { path, last: false } => write!(f, "change to working directory {}", text(path)),
