@@ -1,17 +1,24 @@
 //! From a validated config to a plan. The order of the steps is this file's: two flat lists, read from top to bottom.
 
+mod devices;
+mod exec;
+mod process;
+
+pub use exec::{ExecInputs, exec};
+pub use process::late_steps;
+
 use super::{HookState, IdMap, Op, Plan, Program, Step, Sync, program};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::mounts::{self, Facts, base_propagation, relative};
 use crate::prim::namespaces::{self, Joined};
-use crate::prim::rootfs::{DEFAULT_DEVICES, DEFAULT_LINKS, Node};
-use crate::prim::{attributes, capabilities, hooks, seccomp};
-use crate::spec::{DeviceType, NamespaceType, Process, Spec};
+use crate::prim::{attributes, capabilities};
+use crate::spec::{NamespaceType, Process, Spec};
+use crate::sys::files;
 use crate::sys::mount::{self, Tree};
-use crate::sys::{files, sched};
+use devices::{devices, needs_devices};
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, makedev};
-use std::ffi::{CString, OsStr};
+use process::{Parts, attributes_of, early_filter, hook_step, is_set, late_list, terminal_step};
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -318,224 +325,6 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     })
 }
 
-/// What the process-related part of a plan is compiled from.
-struct Parts<'a> {
-    spec: &'a Spec,
-    process: &'a Process,
-    options: &'a Options,
-    new_user: bool,
-    /// JSON pointer of the process.
-    prefix: &'a str,
-}
-
-/// Steps between the container's set-up and the gate that make the process what the config says.
-fn attributes_of(parts: &Parts, list: &mut List, by_parent: &mut List, warnings: &mut Vec<String>) -> Result<()> {
-    let Parts { process, options, prefix, .. } = parts;
-    let at = |field: &str| format!("{prefix}/{field}");
-    if let Some(scheduler) = &process.scheduler {
-        list.add(at("scheduler"), Op::Scheduler(attributes::scheduler(scheduler)));
-    }
-    if let Some(priority) = &process.io_priority {
-        let (class, level) = attributes::io_priority(priority);
-        list.add(at("ioPriority"), Op::IoPriority { class, level });
-    }
-    if process.user.uid != 0 && !process.terminal {
-        list.add(at("user/uid"), Op::OwnStdio(process.user.uid));
-    }
-    list.add("", Op::CloseFds(3 + options.preserve_fds));
-    for (index, limit) in attributes::rlimits(&process.rlimits).into_iter().enumerate() {
-        // Raising a hard limit takes CAP_SYS_RESOURCE on the host; lowering one early could starve the set-up.
-        let raises = sched::get_rlimit(limit.resource).is_ok_and(|(_, hard)| limit.hard > hard);
-        let to = if raises && parts.new_user { &mut *by_parent } else { &mut *list };
-        to.add(at(&format!("rlimits/{index}")), Op::Rlimit(limit));
-    }
-    if process.no_new_privileges {
-        list.add(at("noNewPrivileges"), Op::NoNewPrivileges);
-    }
-    if let Some(cwd) = process.cwd.to_str() {
-        list.add(at("cwd"), Op::Cwd { path: c(&at("cwd"), cwd)?, last: false });
-    }
-    let (sets, unknown) = match &process.capabilities {
-        Some(capabilities) => capabilities::compile(capabilities),
-        None => Default::default(),
-    };
-    warnings.extend(
-        unknown.iter().map(|name| format!("{prefix}/capabilities: {name} is not known to this kernel and is left out")),
-    );
-    list.add(at("capabilities/bounding"), Op::Bounding(sets.bounding));
-    let user = &process.user;
-    let deniable = user.additional_gids.is_empty() && parts.spec.linux().namespace(NamespaceType::User).is_some();
-    list.add(at("user/additionalGids"), Op::Groups { groups: user.additional_gids.clone(), deniable });
-    list.add(at("user/gid"), Op::Gid(user.gid));
-    list.add(at("user/uid"), Op::Uid(user.uid));
-    list.add(at("cwd"), Op::Cwd { path: c(&at("cwd"), bytes(&process.cwd))?, last: true });
-    list.add(at("user/umask"), Op::Umask(user.umask.unwrap_or(0o022)));
-    list.add(at("args/0"), Op::FindProgram);
-    Ok(())
-}
-
-/// Steps after the gate: as few as can be, since from the filter on each must be one that the filter allows.
-fn late_list(parts: &Parts) -> Result<List> {
-    let Parts { spec, process, prefix, .. } = parts;
-    let at = |field: &str| format!("{prefix}/{field}");
-    let mut late = List::default();
-    let filter = match &spec.linux().seccomp {
-        Some(seccomp) => seccomp::compile(seccomp).map_err(|p| Error::problems("config.json", &p))?,
-        None => None,
-    };
-    let sets = process.capabilities.as_ref().map(|c| capabilities::compile(c).0).unwrap_or_default();
-    if let Some(label) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
-        let value = c(&at("apparmorProfile"), format!("exec {label}"))?;
-        late.add(at("apparmorProfile"), Op::Label { file: "attr/apparmor/exec", value });
-    }
-    if let Some(label) = process.selinux_label.as_ref().filter(|label| !label.is_empty()) {
-        late.add(at("selinuxLabel"), Op::Label { file: "attr/exec", value: c(&at("selinuxLabel"), label.as_str())? });
-    }
-    // Without no_new_privs, loading takes a capability that the next step drops.
-    let raise = !process.no_new_privileges;
-    let mut filter = filter.map(|filter| Step { op: Op::Seccomp { filter, raise }, at: "/linux/seccomp".into() });
-    if raise {
-        late.0.extend(filter.take());
-    }
-    late.add(at("capabilities"), Op::Capabilities(sets));
-    for (index, hook) in spec.hooks().start_container.iter().enumerate().filter(|_| *prefix == "/process") {
-        let pointer = format!("/hooks/startContainer/{index}");
-        late.add(pointer.clone(), hook_step(hook, &pointer, None)?);
-    }
-    late.0.extend(filter);
-    late.add(at("args"), Op::Exec);
-    Ok(late)
-}
-
-/// A filter that notifies is loaded before the gate, while the parent is there to pass the listener on.
-fn early_filter(list: &mut List, late: &mut List) {
-    let notifies = |step: &Step| matches!(&step.op, Op::Seccomp { filter, .. } if filter.notifies);
-    if let Some(position) = late.0.iter().position(notifies) {
-        list.0.push(late.0.remove(position));
-    }
-}
-
-/// The steps after the gate of a container's own process, for `start` to find words for a failure.
-///
-/// # Errors
-/// As [`create`].
-pub fn late_steps(spec: &Spec) -> Result<Vec<Step>> {
-    let Some(process) = &spec.process else { return Ok(Vec::new()) };
-    let options = Options::default();
-    let parts = Parts { spec, process, options: &options, new_user: false, prefix: "/process" };
-    let mut late = late_list(&parts)?;
-    early_filter(&mut List::default(), &mut late);
-    Ok(late.0)
-}
-
-/// What an exec is compiled from, besides its process.
-pub struct ExecInputs<'a> {
-    /// The container's config.
-    pub spec: &'a Spec,
-    /// Flags.
-    pub options: &'a Options,
-    /// `tasks` files of the cgroups to join.
-    pub join: Vec<CString>,
-    /// The container's first process.
-    pub target: OwnedFd,
-    /// Its root directory.
-    pub root: OwnedFd,
-    /// Its PID namespace, to be born into.
-    pub pid_namespace: Option<Joined>,
-    /// The socket that gets the terminal's master.
-    pub console: Option<OwnedFd>,
-    /// The container's ID.
-    pub id: &'a str,
-}
-
-/// Compiles the plan of one more process in a running container.
-///
-/// # Errors
-/// As [`create`].
-pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
-    let ExecInputs { spec, options, join, target, root, pid_namespace, console, id } = inputs;
-    let linux = spec.linux();
-    let prefix = "/process";
-    let mut list = List::default();
-    let mut warnings = Vec::new();
-    let affinity = |text: &Option<String>, at: &str| -> Result<Option<Vec<u64>>> {
-        let list = text.as_deref().filter(|t| !t.is_empty()).map(attributes::list).transpose();
-        list.map_err(|what| Error::problems("config.json", &[Problem::new(at, what)]))
-    };
-    let cpus = process.exec_cpu_affinity.as_ref();
-    let at = "/process/execCPUAffinity/initial";
-    if let Some(mask) = cpus.map(|a| affinity(&a.initial, at)).transpose()?.flatten() {
-        list.add(at, Op::Affinity(mask));
-    }
-    for file in join {
-        list.add("/linux/cgroupsPath", Op::JoinCgroup(file));
-    }
-    let at = "/process/execCPUAffinity/final";
-    if let Some(mask) = cpus.map(|a| affinity(&a.last, at)).transpose()?.flatten() {
-        list.add(at, Op::Affinity(mask));
-    }
-    list.add("", Op::Undumpable);
-    if let Some(adj) = process.oom_score_adj {
-        list.add("/process/oomScoreAdj", Op::OomScoreAdj(c(prefix, adj.to_string())?));
-    }
-    let all = linux.namespaces.iter().filter_map(|n| n.typ).map(namespaces::flag).fold(0, |a, b| a | b);
-    let flags = all & !(libc::CLONE_NEWPID as u64);
-    let home = program::home_of(process.user.uid, root.as_fd());
-    // Without CAP_SYS_ADMIN here the user namespace comes first: in it the PID namespace may be joined, for a child.
-    let user = libc::CLONE_NEWUSER as u64;
-    let stage = if flags & user != 0 && !capabilities::may_mount() {
-        let pidfd = target.try_clone().during(|| "copy a pidfd".into())?;
-        let first = user | all & libc::CLONE_NEWPID as u64;
-        list.add("/linux/namespaces", Op::JoinContainer { pidfd, flags: first });
-        Some((std::mem::take(&mut list.0), 0))
-    } else {
-        None
-    };
-    let flags = if stage.is_some() { flags & !user } else { flags };
-    if flags != 0 {
-        list.add("/linux/namespaces", Op::JoinContainer { pidfd: target, flags });
-    }
-    if flags & libc::CLONE_NEWNS as u64 == 0 {
-        list.add("/root/path", Op::EnterDir(root));
-    }
-    if linux.namespace(NamespaceType::User).is_some() {
-        let (uid, gid) = namespaces::maps(&linux.uid_mappings, &linux.gid_mappings).first;
-        list.add("/linux/uidMappings", Op::NamespaceRoot { uid, gid });
-    }
-    list.add("", Op::Session);
-    if is_set(process.apparmor_profile.as_ref()) || is_set(process.selinux_label.as_ref()) {
-        list.add("", Op::HoldProc);
-    }
-    if let Some(socket) = console.filter(|_| process.terminal) {
-        list.add("/process/terminal", terminal_step(process, socket, false));
-    }
-    if !options.no_new_keyring {
-        list.add("", Op::Keyring(c("", format!("_ses.{id}"))?));
-    }
-    let parts = Parts { spec, process, options, new_user: false, prefix };
-    let mut by_parent = List::default();
-    attributes_of(&parts, &mut list, &mut by_parent, &mut warnings)?;
-    let mut late = late_list(&parts)?;
-    // The hooks are the container's own start's.
-    late.0.retain(|step| !matches!(step.op, Op::Hook(_)));
-    early_filter(&mut list, &mut late);
-    list.add("", Op::Sync(Sync::Ready));
-    Ok(Plan {
-        clone_flags: 0,
-        pid_namespace: pid_namespace.filter(|_| stage.is_none()),
-        stage,
-        maps: None,
-        idmaps: Vec::new(),
-        by_parent: Vec::new(),
-        lock: None,
-        setup: list.0,
-        late: late.0,
-        exec: Program::new(process, Some(&home), &options.extra_env)?,
-        hook_state: HookState::default(),
-        warnings,
-    })
-}
-
 /// Takes out the joined namespace that a test picks.
 fn take(joined: &mut Vec<Joined>, pick: impl Fn(&Joined) -> bool) -> Option<Joined> {
     joined.iter().position(pick).map(|at| joined.remove(at))
@@ -587,82 +376,6 @@ fn pointer_of(spec: &Spec, typ: NamespaceType) -> String {
 pub(crate) fn flag_names(flags: u64) -> String {
     let set = NamespaceType::ALL.iter().filter(|typ| flags & namespaces::flag(**typ) != 0);
     set.map(|typ| typ.word()).collect::<Vec<_>>().join(", ")
-}
-
-fn is_set(label: Option<&String>) -> bool {
-    label.is_some_and(|label| !label.is_empty())
-}
-
-fn hook_step(hook: &crate::spec::Hook, pointer: &str, cwd: Option<&Path>) -> Result<Op> {
-    let prepared = hooks::compile(hook, pointer, cwd).map_err(|problem| Error::problems("config.json", &[problem]))?;
-    Ok(Op::Hook(Box::new(prepared)))
-}
-
-fn terminal_step(process: &Process, socket: OwnedFd, console: bool) -> Op {
-    let size = process.console_size.as_ref().map(|s| (s.height, s.width)).filter(|s| *s != (0, 0));
-    Op::Terminal { socket, size, console, uid: process.user.uid }
-}
-
-/// The devices and links of the spec are made unless the host's /dev is bound in: that one is not ours to change.
-fn needs_devices(spec: &Spec) -> bool {
-    !spec.mounts.iter().any(|m| {
-        relative(&m.destination).as_deref() == Some(c"dev")
-            && (m.typ.as_deref() == Some("bind") || m.options.iter().any(|o| o == "bind" || o == "rbind"))
-    })
-}
-
-fn devices(list: &mut List, spec: &Spec, in_user: bool, copy_now: bool) -> Result<()> {
-    let linux = spec.linux();
-    let mut nodes: Vec<(String, Node, PathBuf)> = Vec::new();
-    for (path, major, minor) in DEFAULT_DEVICES {
-        let wanted = |d: &crate::spec::Device| relative(&d.path).as_deref() == Some(path);
-        if linux.devices.iter().any(wanted) {
-            continue;
-        }
-        let mode = Mode::from_bits_truncate(0o666);
-        let node =
-            Node { path: path.into(), kind: SFlag::S_IFCHR, mode, device: makedev(major, minor), uid: 0, gid: 0 };
-        nodes.push((String::new(), node, Path::new("/").join(OsStr::from_bytes(path.to_bytes()))));
-    }
-    for (index, device) in linux.devices.iter().enumerate() {
-        let pointer = format!("/linux/devices/{index}");
-        let kind = match device.typ {
-            Some(DeviceType::Block) => SFlag::S_IFBLK,
-            Some(DeviceType::Fifo) => SFlag::S_IFIFO,
-            _ => SFlag::S_IFCHR,
-        };
-        let Some(path) = relative(&device.path) else {
-            return Err(Error::problems("config.json", &[Problem::new(pointer + "/path", "names no file")]));
-        };
-        let node = Node {
-            path,
-            kind,
-            mode: Mode::from_bits_truncate(device.file_mode.unwrap_or(0o666)),
-            device: if kind == SFlag::S_IFIFO { 0 } else { makedev(device.major as u64, device.minor as u64) },
-            uid: device.uid.unwrap_or(0),
-            gid: device.gid.unwrap_or(0),
-        };
-        nodes.push((pointer, node, device.path.clone()));
-    }
-    for (pointer, node, host) in nodes {
-        // mknod of a device is refused in a user namespace, whoever asks; the host's own node serves instead.
-        if in_user && node.kind != SFlag::S_IFIFO {
-            let path = c(&pointer, bytes(&host))?;
-            let tree = if copy_now {
-                mount::clone_tree(None, &path, false).map(Tree::Made)
-            } else {
-                files::open(None, &path, OFlag::O_PATH).map(|_| Tree::Later(path, false))
-            };
-            let tree = tree.during(|| format!("{pointer}: open the host's {}", host.display()))?;
-            list.add(pointer, Op::BindNode { path: node.path, tree });
-        } else {
-            list.add(pointer, Op::Node(node));
-        }
-    }
-    for (name, target) in DEFAULT_LINKS {
-        list.add("", Op::Link { name: name.into(), target: target.into() });
-    }
-    Ok(())
 }
 
 /// The propagation that the root mount is given after the pivot, where it is not what it has by then.
