@@ -370,8 +370,11 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
 /// # Errors
 /// [`Kind::Gone`] when it does not run any more.
 pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
-    let entry = store.open(id)?;
-    let Some(saved) = entry.load()? else { return Err(wrong_status("kill", id, Status::Creating)) };
+    // Without the lock: a start that hangs in a hook holds it, and killing is the way out.
+    let saved = store.peek(id)?;
+    if saved.pid == 0 {
+        return Err(wrong_status("kill", id, Status::Creating));
+    }
     if all && !saved.cgroup.pids().unwrap_or_default().is_empty() {
         return saved.cgroup.kill(signal);
     }
@@ -383,7 +386,7 @@ pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
     })?;
     let sent = process::pidfd_send_signal(pidfd.as_fd(), signal).during(|| format!("kill container {id:?}"));
     // Without a PID namespace of its own nothing but the cgroup holds the container's processes together.
-    if signal == libc::SIGKILL && !entry.config().is_ok_and(|spec| spec.linux().creates(NamespaceType::Pid)) {
+    if signal == libc::SIGKILL && !store.config(id).is_ok_and(|spec| spec.linux().creates(NamespaceType::Pid)) {
         saved.cgroup.kill(signal)?;
     }
     // A frozen process takes the signal only once it runs again; for SIGKILL that is what is wanted.

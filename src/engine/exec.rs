@@ -50,7 +50,7 @@ pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::st
         }
         Status::Creating => return Err(wrong_status("exec in", id, Status::Creating)),
     }
-    let spec = crate::spec::load(&store.dir(id).join("config.json"))?.value;
+    let spec = store.config(id)?;
     Ok((saved, spec))
 }
 

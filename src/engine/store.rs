@@ -182,6 +182,14 @@ impl Store {
         })
     }
 
+    /// A container's config as it was validated.
+    ///
+    /// # Errors
+    /// As [`crate::spec::load`].
+    pub fn config(&self, id: &str) -> Result<crate::spec::Spec> {
+        crate::spec::load(&self.dir(id).join("config.json")).map(|loaded| loaded.value)
+    }
+
     /// The path of a container's directory.
     pub fn dir(&self, id: &str) -> PathBuf {
         self.root.join(id)
