@@ -27,12 +27,12 @@ pub(super) fn check(spec: &Spec, unread: &Unread, found: &mut Findings) {
     if let Some(word) = linux.rootfs_propagation.as_deref().filter(|word| !word.is_empty())
         && !PROPAGATIONS.contains(&word)
     {
-        let what = format!("`{word}` is no propagation; one of {}", PROPAGATIONS.join(", "));
+        let what = format!("{word:?} is no propagation; one of {}", PROPAGATIONS.join(", "));
         found.add("/linux/rootfsPropagation", what);
     }
     for (field, paths) in [("maskedPaths", &linux.masked_paths), ("readonlyPaths", &linux.readonly_paths)] {
         for (index, path) in paths.iter().enumerate().filter(|(_, path)| names_root(path)) {
-            let what = format!("`{}` is no path below the root; for the root there is root.readonly", path.display());
+            let what = format!("{:?} is no path below the root; for the root there is root.readonly", path.display());
             found.add(format!("/linux/{field}/{index}"), what);
         }
     }

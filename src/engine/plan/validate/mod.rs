@@ -225,7 +225,7 @@ fn version(text: &str) -> Option<String> {
         [Some(_), Some(_), Some(_)] => {
             Some(format!("{text} is not supported; 1.x is, such as 1.0.0 up to {VERSION_MAX}"))
         }
-        _ => Some(format!("`{text}` is not a version of three numbers such as {VERSION_MAX}")),
+        _ => Some(format!("{text:?} is not a version of three numbers such as {VERSION_MAX}")),
     }
 }
 
@@ -243,7 +243,7 @@ fn absolute(path: &Path, means: &str, at: impl FnOnce() -> String, found: &mut F
     if path.as_os_str().is_empty() {
         found.add(at(), format!("missing; name {means} by an absolute path"));
     } else if !path.is_absolute() {
-        found.add(at(), format!("`{}` is relative; it must be an absolute path", path.display()));
+        found.add(at(), format!("{:?} is relative; it must be an absolute path", path.display()));
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn check(spec: &Spec, unread: &Unread, found: &mut Findings) {
         }
         if bind && !parsed.data.is_empty() {
             each_data(mount, |index, option| {
-                let what = format!("`{option}` is no mount option, and a bind mount has no filesystem to give it to");
+                let what = format!("{option:?} is no mount option, and a bind mount has no filesystem to give it to");
                 found.add(format!("{at}/options/{index}"), what);
             });
         }

@@ -18,7 +18,7 @@ pub(super) fn check(spec: &Spec, context: &Context, unread: &Unread, found: &mut
             found.add(at(), format!("is a second {} namespace; a container has one of each kind", typ.word()));
         }
         if let Some(path) = namespace.join_path().filter(|path| !path.is_absolute()) {
-            let what = format!("`{}` is relative; it must be an absolute path", path.display());
+            let what = format!("{:?} is relative; it must be an absolute path", path.display());
             found.add(at() + "/path", what);
         }
     }
@@ -113,7 +113,7 @@ fn offsets(linux: &Linux, found: &mut Findings) {
     for (clock, offset) in &linux.time_offsets {
         let at = format!("/linux/timeOffsets/{}", escape(clock));
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            found.add(at.clone(), format!("`{clock}` is no clock of a time namespace; monotonic and boottime are"));
+            found.add(at.clone(), format!("{clock:?} is no clock of a time namespace; monotonic and boottime are"));
         }
         if offset.nanosecs > 999_999_999 {
             let what = format!("{} is out of range; it goes to 999999999, whole seconds are for secs", offset.nanosecs);
@@ -149,5 +149,5 @@ fn is_interface(name: &str) -> bool {
 }
 
 fn not_an_interface(name: &str) -> String {
-    format!("`{name}` is no name for a network interface; it takes 1 to 15 bytes without a slash, colon or space")
+    format!("{name:?} is no name for a network interface; it takes 1 to 15 bytes without a slash, colon or space")
 }

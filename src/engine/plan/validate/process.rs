@@ -16,7 +16,7 @@ pub(super) fn check(process: &Process, spec: &Spec, at: &str, unread: &Unread, f
     absolute(&process.cwd, "the directory to start in", || format!("{at}/cwd"), found);
     for (index, entry) in process.env.iter().enumerate() {
         if !matches!(entry.find('='), Some(1..)) {
-            found.add(format!("{at}/env/{index}"), format!("`{entry}` is not a variable; write it as NAME=value"));
+            found.add(format!("{at}/env/{index}"), "is not a variable; write it as NAME=value");
         }
     }
     user(&process.user, spec, at, unread, found);

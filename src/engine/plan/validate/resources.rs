@@ -21,25 +21,25 @@ pub fn check(resources: &Resources) -> Vec<Problem> {
         block_io(limits, &mut found);
     }
     for (index, limit) in resources.hugepage_limits.iter().enumerate().filter(|(_, l)| !is_page_size(&l.page_size)) {
-        let what = format!("`{}` is no page size; they read as 64KB, 2MB or 1GB", limit.page_size);
+        let what = format!("{:?} is no page size; they read as 64KB, 2MB or 1GB", limit.page_size);
         found.add(format!("{AT}/hugepageLimits/{index}/pageSize"), what);
     }
     let priorities = resources.network.iter().flat_map(|network| network.priorities.iter().enumerate());
     for (index, priority) in priorities.filter(|(_, p)| !is_word(&p.name)) {
-        let what = format!("`{}` is no interface of the host; name one such as eth0", priority.name);
+        let what = format!("{:?} is no interface of the host; name one such as eth0", priority.name);
         found.add(format!("{AT}/network/priorities/{index}/name"), what);
     }
     for (name, limit) in &resources.rdma {
         let at = format!("{AT}/rdma/{}", escape(name));
         if !is_word(name) {
-            found.add(at, format!("`{name}` is no RDMA device; name one such as mlx5_1"));
+            found.add(at, format!("{name:?} is no RDMA device; name one such as mlx5_1"));
         } else if limit.hca_handles.is_none() && limit.hca_objects.is_none() {
             found.add(at, "limits nothing; give hcaHandles, hcaObjects or both");
         }
     }
     for file in resources.unified.keys() {
         if file.contains('/') || file.starts_with('.') || !file.contains('.') {
-            let what = format!("`{file}` is no file of a cgroup; name one such as memory.high, without a slash");
+            let what = format!("{file:?} is no file of a cgroup; name one such as memory.high, without a slash");
             found.add(format!("{AT}/unified/{}", escape(file)), what);
         }
     }
