@@ -286,12 +286,9 @@ fn nothing_follows_from_what_could_not_be_read() {
     assert_eq!(found(json!({"/root": "rootfs", "/process": "sh"})), ["/process", "/root"]);
     let user = json!({"/linux/namespaces/-": {"type": "user"}, "/linux/gidMappings": [{"size": 1}], "/linux/uidMappings": "0 0 1", "/process/user": {"uid": 5}});
     assert_eq!(found(user), ["/linux/uidMappings"]);
-    for text in ["[1, 2]", "7", "null", "\"config\""] {
-        assert_eq!(
-            problems_of(text, &Context::default())[0].pointer,
-            if text == "null" { "/ociVersion" } else { "" },
-            "{text}"
-        );
+    for text in ["7", "null", "\"config\""] {
+        let pointers: Vec<String> = problems_of(text, &Context::default()).into_iter().map(|p| p.pointer).collect();
+        assert_eq!(pointers, [""], "{text}");
     }
 }
 
@@ -391,17 +388,5 @@ fn compare(ours: &Value, theirs: &Value, at: &str, different: &mut Vec<String>) 
         }
         _ if ours == theirs || empty(ours) && empty(theirs) => {}
         _ => different.push(format!("{at}: {ours} here, {theirs} there")),
-    }
-}
-#[test]
-fn zz_time() {
-    let raw = include_bytes!("testdata/podman.json").to_vec();
-    let loaded = crate::spec::parse(raw, "x").unwrap();
-    for _ in 0..3 {
-        let t = std::time::Instant::now();
-        for _ in 0..1000 {
-            validate(&loaded, &Context::default()).unwrap();
-        }
-        eprintln!("TIME {:?}/1000", t.elapsed());
     }
 }
