@@ -21,7 +21,13 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pointer.is_empty() { f.write_str(&self.what) } else { write!(f, "{}: {}", self.pointer, self.what) }
+        // Both can hold text of the config's author, who must not get to write control characters to a terminal.
+        for c in
+            self.pointer.chars().chain(if self.pointer.is_empty() { "" } else { ": " }.chars()).chain(self.what.chars())
+        {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
     }
 }
 

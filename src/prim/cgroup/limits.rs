@@ -147,6 +147,8 @@ impl Limits<'_> {
         }
         let pointer = "/linux/resources/memory/swappiness";
         match memory.swappiness {
+            // Engines in Go write -1, for "as it is", into an unsigned number.
+            Some(u64::MAX) => {}
             Some(101..) => self.problem(pointer, "takes 0 to 100"),
             Some(swappiness) => self.put("memory", Write::new("memory.swappiness", swappiness, pointer)),
             None => {}
@@ -193,7 +195,7 @@ impl Limits<'_> {
             let pointer = "/linux/resources/memory/reservation";
             self.put("memory", Write::new("memory.low", max(reservation), pointer));
         }
-        if memory.swappiness.is_some() {
+        if memory.swappiness.is_some_and(|swappiness| swappiness != u64::MAX) {
             self.problem("/linux/resources/memory/swappiness", "cgroup v2 has no swappiness per cgroup; remove it");
         }
         if memory.disable_oom_killer == Some(true) {
