@@ -126,9 +126,9 @@ impl Exec {
             if !loaded.problems.is_empty() {
                 return Err(Error::problems(&file.display().to_string(), &loaded.problems));
             }
-            let mut process = loaded.value;
-            process.terminal |= self.tty;
-            return Ok(process);
+            // conmon says --tty besides what the file says.
+            let terminal = loaded.value.terminal || self.tty;
+            return Ok(Process { terminal, ..loaded.value });
         }
         if self.command.is_empty() {
             return Err(Error::invalid("no program: give CMD after the ID, or --process FILE"));
