@@ -2,8 +2,7 @@
 
 use crate::support::{Call, Kind, Test, host, os, suite};
 use nix::mount::{MntFlags, umount2};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -21,27 +20,17 @@ pub fn program(name: &str) -> String {
         .unwrap_or_else(|| suite::skip(format!("{name} is not installed")))
 }
 
-/// A tar archive of a root filesystem: busybox under the name of each of its tools, three users, the usual directories.
+/// A tar archive of a root filesystem as `hack/rootfs` makes it, with a group more for one of its users.
 pub fn image(test: &Test) -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    let busybox = program("busybox");
+    program("busybox");
     IMAGE.get_or_init(|| {
         let root = suite::scratch().join("image");
-        for dir in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "mnt"] {
-            fs::create_dir_all(root.join(dir)).expect("the image's directories");
-        }
-        fs::copy(&busybox, root.join("bin/busybox")).expect("busybox in the image");
-        let tools = Call::of(test, &[&busybox, "--list"]).ok().stdout;
-        for tool in tools.lines().filter(|tool| *tool != "busybox") {
-            symlink("busybox", root.join("bin").join(tool)).expect("a tool in the image");
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n").expect("users");
-        fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).expect("a /tmp for all");
-        fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n").expect("groups");
-        let archive = suite::scratch().join("image.tar");
-        let (from, to) = (root.display().to_string(), archive.display().to_string());
+        let (from, to) = (root.display().to_string(), format!("{}.tar", root.display()));
+        Call::of(test, &[concat!(env!("CARGO_MANIFEST_DIR"), "/hack/rootfs"), &from]).ok();
+        fs::write(root.join("etc/group"), "root:x:0:\nworker:x:1000:\nextra:x:2000:worker\n").expect("groups");
         Call::of(test, &["tar", "-C", &from, "-cf", &to, "."]).ok();
-        archive
+        to.into()
     })
 }
 

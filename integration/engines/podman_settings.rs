@@ -83,9 +83,9 @@ fn user(t: &Test) {
     let ids = "id -u; id -g; id -G; grep -E 'CapEff|CapPrm' /proc/self/status | sort -u";
     let none = "CapEff:\t0000000000000000\nCapPrm:\t0000000000000000\n";
     assert_eq!(p.shell(&["--user", "1000:1000"], ids), format!("1000\n1000\n1000\n{none}"));
-    assert_eq!(p.shell(&["--user", "user"], ids), format!("1000\n1000\n1000 2000\n{none}"));
+    assert_eq!(p.shell(&["--user", "worker"], ids), format!("1000\n1000\n1000 2000\n{none}"));
     assert_eq!(p.shell(&["--user", "1234:5678"], ids), format!("1234\n5678\n5678\n{none}"));
-    assert_eq!(p.shell(&["--user", "user", "--workdir", "/tmp"], "pwd; touch here && echo mine"), "/tmp\nmine\n");
+    assert_eq!(p.shell(&["--user", "worker", "--workdir", "/tmp"], "pwd; touch here && echo mine"), "/tmp\nmine\n");
 }
 
 /// A line of the container's /proc/self/status as a number.
