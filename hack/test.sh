@@ -7,7 +7,8 @@ mkdir -p target
 log=target/test.log
 
 cargo test --locked --quiet --no-fail-fast "$@" 2>&1 | tee "$log" |
-    grep --line-buffered -vE '^(test .* \.\.\. (ok|ignored)|running [0-9]+ tests?|[.i]+( [0-9]+/[0-9]+)?|)$'
+    sed -uE 's/^[.i]{8,}( [0-9]+\/[0-9]+)?//' |
+    grep --line-buffered -vE '^(test .* \.\.\. (ok|ignored.*)|running [0-9]+ tests?|)$'
 status=${PIPESTATUS[0]}
 
 awk -v status="$status" '
