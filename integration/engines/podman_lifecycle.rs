@@ -19,6 +19,7 @@ cases![
     exec_on_a_terminal,
     stop,
     stop_of_one_that_ignores_it,
+    restart,
     kill,
     rm,
     cp,
@@ -181,9 +182,7 @@ fn stop(t: &Test) {
     assert_eq!(p.inspect("web", "State.ExitCode"), "3");
     assert_eq!(p.call(&["logs", "web"]).ok().stdout, "ready\nterm\n");
 
-    // What has stopped can be started again.
-    p.call(&["start", "web"]).ok();
-    assert_eq!(p.inspect("web", "State.Status"), "running");
+    assert_eq!(p.wait("web"), 3);
 }
 
 fn stop_of_one_that_ignores_it(t: &Test) {
@@ -191,6 +190,18 @@ fn stop_of_one_that_ignores_it(t: &Test) {
     p.start("web", &[], &["sleep", "1000"]);
     p.call(&["stop", "--time", "1", "web"]).ok();
     assert_eq!(p.inspect("web", "State.ExitCode"), "137");
+}
+
+fn restart(t: &Test) {
+    let p = Podman::new(t);
+    p.start("web", &[], &["sleep", "1000"]);
+    let first = p.pid("web");
+    p.exec("web", "echo kept > /root/file");
+    p.call(&["restart", "--time", "0", "web"]).ok();
+    assert_ne!(p.pid("web"), first);
+    p.call(&["stop", "--time", "0", "web"]).ok();
+    p.call(&["start", "web"]).ok();
+    assert_eq!(p.exec("web", "cat /root/file"), "kept\n");
 }
 
 fn kill(t: &Test) {

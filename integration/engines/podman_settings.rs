@@ -27,6 +27,14 @@ cases![
     device,
     ulimit,
     sysctl,
+    environment,
+    host_namespaces,
+    namespaces_of_another,
+    private_cgroup_namespace,
+    privileged,
+    named_volume,
+    group_add,
+    oom_score_adj,
 ];
 
 fn read_only(t: &Test) {
@@ -253,4 +261,69 @@ fn ulimit(t: &Test) {
 fn sysctl(t: &Test) {
     let p = Podman::new(t);
     assert_eq!(p.shell(&["--sysctl", "kernel.msgmax=4321"], "cat /proc/sys/kernel/msgmax"), "4321\n");
+}
+
+fn environment(t: &Test) {
+    let p = Podman::new(t);
+    let flags = ["--env", "A=b c", "--workdir", "/mnt", "--entrypoint", "[\"sh\", \"-c\"]"];
+    let out = p.run(&flags, &["echo $A $container; pwd; umask"]).ok().stdout;
+    assert_eq!(out, "b c podman\n/mnt\n0022\n");
+    assert_eq!(p.shell(&["--umask", "0077"], "umask"), "0077\n");
+}
+
+/// The container's namespaces of these types, as links.
+const NAMESPACES: &str = "for n in ipc net pid uts cgroup; do readlink /proc/self/ns/$n; done";
+
+fn host_namespaces(t: &Test) {
+    let p = Podman::new(t);
+    let flags = ["--ipc", "host", "--network", "host", "--pid", "host", "--uts", "host", "--cgroupns", "host"];
+    let own = |name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    let out = p.shell(&flags, NAMESPACES);
+    assert_eq!(out.lines().collect::<Vec<_>>(), ["ipc", "net", "pid", "uts", "cgroup"].map(own));
+}
+
+fn namespaces_of_another(t: &Test) {
+    let p = Podman::new(t);
+    p.start("web", &["--hostname", "web.example", "--ipc", "shareable"], &["sleep", "1000"]);
+    let of = "container:web";
+    let other = p.shell(&["--network", of, "--pid", of, "--ipc", of], NAMESPACES);
+    let web = p.exec("web", NAMESPACES);
+    assert_eq!(other.lines().take(3).collect::<Vec<_>>(), web.lines().take(3).collect::<Vec<_>>());
+    assert_ne!(other.lines().nth(3), web.lines().nth(3), "the host name stays its own");
+}
+
+fn private_cgroup_namespace(t: &Test) {
+    let p = Podman::new(t);
+    let out = p.shell(&["--cgroupns", "private"], "cut -d: -f3 /proc/self/cgroup | sort -u");
+    assert_eq!(out, "/\n");
+}
+
+fn privileged(t: &Test) {
+    let p = Podman::new(t);
+    let flags = ["--privileged"];
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim();
+    assert_eq!(format!("{:016x}", status(&p, &flags, "CapEff")), own, "all that this machine has");
+    assert_eq!(status(&p, &flags, "Seccomp"), 0);
+    let look = "mkdir /new && mount -t tmpfs none /new && echo mounted; [ -c /dev/kmsg ] && echo devices";
+    assert_eq!(p.shell(&flags, look), "mounted\ndevices\n");
+}
+
+fn named_volume(t: &Test) {
+    let p = Podman::new(t);
+    p.shell(&["--volume", "data:/data"], "echo kept > /data/file");
+    assert_eq!(p.shell(&["--volume", "data:/elsewhere:ro"], "cat /elsewhere/file"), "kept\n");
+    // A new volume over a directory of the image's takes over what is in it.
+    assert_eq!(p.shell(&["--volume", "etc:/etc"], "grep -c extra /etc/group"), "1\n");
+    p.call(&["volume", "rm", "data", "etc"]).ok();
+}
+
+fn group_add(t: &Test) {
+    let p = Podman::new(t);
+    assert_eq!(p.shell(&["--user", "1000:1000", "--group-add", "4321"], "id -G"), "1000 4321\n");
+}
+
+fn oom_score_adj(t: &Test) {
+    let p = Podman::new(t);
+    assert_eq!(p.shell(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500\n");
 }
