@@ -9,7 +9,7 @@ set -euo pipefail
 build=(gcc libc6-dev pkg-config libseccomp-dev)
 run=(busybox-static)
 # The engines, the runtimes that brig is compared with, and what podman calls: conmon, netavark, newuidmap, an init.
-test=(podman buildah containerd conmon netavark uidmap catatonit runc crun strace iproute2)
+test=(podman buildah containerd conmon netavark uidmap catatonit runc crun strace iproute2 procps)
 
 case "${1:-test}" in
 build) wanted=("${build[@]}") ;;
