@@ -51,6 +51,8 @@ pub struct Lab {
     dir: PathBuf,
     cgroup: String,
     hierarchies: Vec<PathBuf>,
+    /// Whether the v2 tree of a hybrid machine is hidden, see [`Lab::new`].
+    pub without_v2: bool,
 }
 
 impl Lab {
@@ -59,7 +61,8 @@ impl Lab {
     pub fn new() -> Result<Lab> {
         ensure!(nix::unistd::geteuid().is_root(), "the benchmark makes namespaces and cgroups: run it as root");
         let name = format!("brig-bench-{}", std::process::id());
-        let mut lab = Lab { dir: std::env::temp_dir().join(&name), cgroup: name, hierarchies: hierarchies()? };
+        let dir = std::env::temp_dir().join(&name);
+        let mut lab = Lab { dir, cgroup: name, hierarchies: hierarchies()?, without_v2: false };
         unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         let unified = Path::new(HIERARCHIES).join("unified");
@@ -68,6 +71,7 @@ impl Lab {
             umount2(&unified, MntFlags::MNT_DETACH).context("hide the v2 cgroup tree")?;
             // crun still makes directories there, which would stay on the machine's own tmpfs
             tmpfs(&unified, "mode=755")?;
+            lab.without_v2 = true;
             lab.hierarchies.retain(|hierarchy| *hierarchy != unified);
         }
         fs::create_dir(&lab.dir)?;
@@ -104,19 +108,18 @@ impl Lab {
         Ok(dir)
     }
 
-    /// Compiles the floor program and its filter.
-    pub fn build_floor(&self) -> Result<String> {
-        let floor = self.word("floor");
+    /// Compiles the floor program, to the file `floor`, and its filter.
+    pub fn build_floor(&self, floor: &Path) -> Result<()> {
         let mut cc = Command::new(std::env::var_os("CC").unwrap_or("cc".into()))
-            .args(["-O2", "-static", "-x", "c", "-o", &floor, "-"])
+            .args(["-O2", "-static", "-x", "c", "-", "-o"])
+            .arg(floor)
             .stdin(Stdio::piped())
             .spawn()
             .context("start the C compiler (cc, or $CC)")?;
         cc.stdin.take().expect("piped").write_all(include_bytes!("floor.c"))?;
         ensure!(cc.wait()?.success(), "the C compiler refuses hack/bench/floor.c");
         let config: Value = serde_json::from_str(Bundle::Podman.config())?;
-        filter::compile(&config["linux"]["seccomp"], &fs::File::create(self.path("filter"))?)?;
-        Ok(floor)
+        filter::compile(&config["linux"]["seccomp"], &fs::File::create(self.path("filter"))?)
     }
 
     fn make_files(&self) -> Result<()> {

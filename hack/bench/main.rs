@@ -119,7 +119,7 @@ impl Bench {
         table.cells.extend(after_idling.cells);
 
         let meter_kib = self.meter.peak_kib()?;
-        let setting = Setting { rounds, spaced, meter_kib };
+        let setting = Setting { rounds, spaced, meter_kib, without_v2: self.lab.without_v2 };
         print!("{}", report::markdown(&table, &self.peers, &setting));
         let json = serde_json::to_string(&report::json(&table, &self.peers, &setting))?;
         std::fs::write(&options.json, json).with_context(|| format!("write {}", options.json.display()))?;

@@ -4,6 +4,7 @@ use crate::lab::Lab;
 use crate::meter::Step;
 use anyhow::{Context, Result, ensure};
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,21 +33,22 @@ impl Peer {
 /// The floor, $BRIG (or the release build), crun and runc ($CRUN, $RUNC or the PATH's), and the paths of $BENCH_PEERS. Tells
 /// on stderr who is missing.
 pub fn find(lab: &Lab) -> Result<Vec<Peer>> {
-    let floor = Peer {
+    let path = beside("examples/bench-floor")?;
+    lab.build_floor(&path)?;
+    let mut peers = vec![Peer {
         name: "floor".into(),
-        path: lab.build_floor()?,
+        path: installed(&path)?,
         version: "hack/bench/floor.c".into(),
         floor: true,
         differences: Vec::new(),
-    };
-    let mut peers = vec![floor];
+    }];
     for (name, variable, remedy) in [
         ("brig", "BRIG", "build it (cargo build --release)"),
         ("crun", "CRUN", "install it"),
         ("runc", "RUNC", "install it"),
     ] {
         let given = env::var_os(variable).map(PathBuf::from);
-        let path = given.clone().or_else(|| if name == "brig" { beside() } else { in_path(name) });
+        let path = given.clone().or_else(|| if name == "brig" { beside("brig").ok() } else { in_path(name) });
         if let Err(err) = path.context("not found").and_then(|path| add(&mut peers, name, &path)) {
             ensure!(given.is_none(), "{variable}: {err:#}");
             eprintln!("bench: SKIPPED {name}: {err:#}; {remedy} or set {variable}");
@@ -69,20 +71,26 @@ fn add(peers: &mut Vec<Peer>, name: &str, path: &Path) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().next().filter(|_| output.status.success());
     let version = version.with_context(|| format!("{} --version says nothing", path.display()))?.to_owned();
-    peers.push(Peer {
-        name: name.to_owned(),
-        path: path.to_string_lossy().into_owned(),
-        version,
-        floor: false,
-        differences: Vec::new(),
-    });
+    let built = path.starts_with(beside("")?);
+    let path = if built { installed(&path)? } else { path.to_string_lossy().into_owned() };
+    peers.push(Peer { name: name.to_owned(), path, version, floor: false, differences: Vec::new() });
     Ok(())
 }
 
-/// The brig that cargo put beside this example.
-fn beside() -> Option<PathBuf> {
-    let own = env::current_exe().ok()?;
-    Some(own.parent()?.parent()?.join("brig"))
+/// A copy of a binary as an installer writes it. What the linker has just written lies in the page cache in small pieces,
+/// which cost each start a fifth more page-fault time than the same file in whole folios.
+fn installed(path: &Path) -> Result<String> {
+    let copy = path.with_extension("installed");
+    let _ = fs::remove_file(&copy); // one that runs could not be written to
+    fs::copy(path, &copy).with_context(|| format!("copy {}", path.display()))?;
+    Ok(copy.to_string_lossy().into_owned())
+}
+
+/// A file in the directory of cargo's profile, where brig is.
+fn beside(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    let profile = own.parent().and_then(Path::parent).context("the benchmark runs from nowhere")?;
+    Ok(profile.join(name))
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

@@ -229,8 +229,9 @@ pub fn compare(floor: &[String], proofs: &[String]) -> Vec<String> {
         let Some(proof) = proofs.get(2 * number + offset) else { continue };
         let missing = floor[number].lines().filter(|line| !proof.lines().any(|other| other == *line));
         let more = proof.lines().filter(|line| !floor[number].lines().any(|other| other == *line));
-        let lines: Vec<String> =
-            missing.map(|line| format!("not {line:?}")).chain(more.map(|line| format!("but {line:?}"))).collect();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let missing = missing.map(|line| format!("not `{}`", words(line)));
+        let lines: Vec<String> = missing.chain(more.map(|line| format!("but `{}`", words(line)))).collect();
         if !lines.is_empty() {
             differences.push(format!("{what}, {}: {}", bundle.name(), lines.join(", ")));
         }

@@ -31,6 +31,8 @@ pub struct Setting {
     pub spaced: usize,
     /// The meter's own peak memory: nothing smaller can be seen.
     pub meter_kib: i64,
+    /// Whether a hybrid machine's v2 cgroup tree was hidden.
+    pub without_v2: bool,
 }
 
 impl Cell {
@@ -67,7 +69,7 @@ fn ratio(cell: &Cell, base: Option<&Cell>) -> Option<f64> {
 pub fn markdown(table: &Table, peers: &[Peer], setting: &Setting) -> String {
     let crun = peers.iter().position(|peer| peer.name == "crun");
     let mut text = String::new();
-    let _ = writeln!(text, "{}; {} rounds ({} after idling).\n", machine(), setting.rounds, setting.spaced);
+    let _ = writeln!(text, "{}; {} rounds ({} after idling).\n", machine(setting), setting.rounds, setting.spaced);
     for peer in peers {
         let _ = writeln!(text, "- {}: {}", peer.name, peer.version);
         for difference in &peer.differences {
@@ -131,7 +133,7 @@ pub fn json(table: &Table, peers: &[Peer], setting: &Setting) -> Value {
         json!({ "key": row.key, "title": row.title, "results": results.collect::<serde_json::Map<_, _>>() })
     });
     json!({
-        "machine": machine(),
+        "machine": machine(setting),
         "rounds": setting.rounds,
         "rounds_after_idling": setting.spaced,
         "meter_peak_kib": setting.meter_kib,
@@ -141,12 +143,16 @@ pub fn json(table: &Table, peers: &[Peer], setting: &Setting) -> Value {
     })
 }
 
-fn machine() -> String {
+fn machine(setting: &Setting) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let cgroups = if fs::exists("/sys/fs/cgroup/cgroup.procs").unwrap_or(false) { "v2" } else { "v1" };
+    let cgroups = match fs::exists("/sys/fs/cgroup/cgroup.procs") {
+        Ok(true) => "v2",
+        _ if setting.without_v2 => "v1 (a hybrid, its v2 tree hidden, which crun refuses)",
+        _ => "v1",
+    };
     format!(
         "Linux {}, {cores} cores of {}, cgroup {cgroups}",
         kernel.trim(),
