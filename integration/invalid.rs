@@ -16,7 +16,9 @@ fn every_invalid_bundle_is_refused(t: &Test) {
         let out = t.call(&["create", "--bundle", &bundle.display().to_string(), &t.new_id()]).out().code(1);
         for problem in wanted {
             let line = |line: &&str| {
-                line.contains(&format!("{}: ", problem["pointer"].as_str().unwrap_or_default()))
+                // Control characters of a pointer are shown escaped.
+                let pointer: String = problem["pointer"].as_str().unwrap_or_default().chars().map(shown).collect();
+                line.contains(&format!("{pointer}: "))
                     && line.contains(problem["contains"].as_str().unwrap_or_default())
             };
             assert!(out.stderr.lines().find(line).is_some(), "{}: no {problem} in: {}", bundle.display(), out.stderr);
@@ -25,4 +27,8 @@ fn every_invalid_bundle_is_refused(t: &Test) {
     }
     assert!(seen > 100, "only {seen} bundles");
     assert_eq!(t.left(), Vec::<String>::new());
+}
+
+fn shown(c: char) -> String {
+    if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
 }

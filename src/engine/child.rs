@@ -32,6 +32,8 @@ struct State<'w> {
     procfs: Option<OwnedFd>,
     /// The tmpfs that covers masked directories.
     cover: Option<OwnedFd>,
+    /// The gate's number.
+    gate: Option<i32>,
     /// The connection of `start`, which hears of failures after the gate.
     starter: Option<OwnedFd>,
     /// The candidate that FindProgram found.
@@ -77,6 +79,10 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
         root: None,
         procfs: None,
         cover: None,
+        gate: plan.setup.iter().find_map(|step| match &step.op {
+            Op::Gate(listener) => Some(listener.as_raw_fd()),
+            _ => None,
+        }),
         starter: None,
         program: 0,
         cwd: false,
@@ -89,7 +95,7 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
         match process::clone3(*flags | libc::CLONE_PARENT as u64, None) {
             Ok(None) => {}
             Ok(Some(born)) => {
-                let told = wire::tell_born(wire, born.pid, born.pidfd.as_fd());
+                let told = wire::tell_born(wire, born.pidfd.as_fd());
                 exit_now(if told.is_ok() { 0 } else { SETUP_FAILED })
             }
             Err(errno) => {
@@ -229,7 +235,12 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::OwnStdio(uid) => own_stdio(*uid),
         Op::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Call::Prctl).map(drop),
         Op::Bounding(keep) => capabilities::apply_bounding(*keep),
-        Op::CloseFds(first) => process::cloexec_from(*first).at(Call::CloseRange),
+        Op::CloseFds(first) => {
+            // Closed, not just close-on-exec: until then a path such as /proc/self/fd/N/../bin/sh would lead out through a
+            // directory of the host (CVE-2024-21626).
+            let procfs = state.procfs.as_ref().map(AsRawFd::as_raw_fd);
+            process::close_except(*first, [Some(state.wire.as_raw_fd()), state.gate, procfs]).at(Call::CloseRange)
+        }
         Op::Groups { groups, deniable } => match cred::set_groups(groups) {
             Err(Errno::EPERM) if *deniable => Ok(()),
             other => other.at(Call::SetGroups),

@@ -221,9 +221,9 @@ fn build(
     undo: &mut Undo,
     ready: &mut dyn FnMut(&Spec) -> Result<()>,
 ) -> Result<(Child, Vec<String>, Vec<String>)> {
-    entry.write("config.json", raw)?;
-    // A cgroup of somebody else's must not get into the record, by which delete kills.
+    // A cgroup of somebody else's must not get into the record or the config, by which delete kills.
     cgroups.check_free()?;
+    entry.write("config.json", raw)?;
     // Before anything is made that delete has to find, should brig be killed from here on.
     entry.save(saved, true)?;
     saved.cgroup = cgroups.create()?;

@@ -36,7 +36,11 @@ pub fn launch(
     gated: bool,
     on: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Child> {
-    map_mounts(plan, |idmap| idmap.maps.as_ref().map(namespaces::idmap_namespace))?;
+    map_mounts(plan, |idmap| match (&idmap.maps, &idmap.namespace) {
+        (Some(maps), _) => Some(namespaces::idmap_namespace(maps)),
+        (None, Some(joined)) => Some(joined.try_clone().during(|| "copy the user namespace's fd".into())),
+        (None, None) => None,
+    })?;
     let (ours, theirs) = socket::packet_pair().during(|| "make a socket pair".into())?;
     let own_pid_namespace = enter_pid_namespace(plan)?;
     let flags = plan.clone_flags;
@@ -106,7 +110,9 @@ impl Parent<'_> {
         loop {
             let message = if self.plan.stage.is_some() {
                 let (message, born) = wire::hear_born(self.wire.as_fd()).during(|| "read from the child".into())?;
-                if let (Some(Message::Born(pid)), Some(pidfd)) = (message, born) {
+                if let (Some(Message::Born), Some(pidfd)) = (message, born) {
+                    // By the pidfd: the number that the stage knows may be of another PID namespace.
+                    let pid = pid_of(&pidfd)?;
                     // The stage has done its work; its sibling goes on.
                     let stage = std::mem::replace(&mut self.child, Child { pid, pidfd });
                     let _ = process::wait(stage.pidfd.as_fd());
@@ -130,7 +136,7 @@ impl Parent<'_> {
                     let said = wire::hear_said(self.wire.as_fd());
                     return Err(explain(self.plan, step, failure, detail, &said));
                 }
-                Some(Message::Born(_)) => return Err(Error::new(Kind::Other, "the child broke the protocol")),
+                Some(Message::Born) => return Err(Error::new(Kind::Other, "the child broke the protocol")),
                 None if ready => return Ok(()),
                 None => return Err(self.died()),
             }
@@ -165,7 +171,7 @@ impl Parent<'_> {
             }
         }
         map_mounts(self.plan, |idmap| {
-            idmap.maps.is_none().then(|| {
+            (idmap.maps.is_none() && idmap.namespace.is_none()).then(|| {
                 let path = CString::new(format!("/proc/{pid}/ns/user")).unwrap_or_default();
                 files::open(None, &path, OFlag::O_RDONLY).during(|| "open the user namespace".into())
             })
@@ -187,6 +193,15 @@ impl Parent<'_> {
         };
         Error::new(Kind::Other, format!("the container's process {how} while it was set up"))
     }
+}
+
+/// The process of a pidfd, in this process' PID namespace (proc_pid_fdinfo(5)).
+fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
+    let path = format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(pidfd));
+    let text = std::fs::read_to_string(&path).during(|| format!("read {path}"))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0)
+        .ok_or_else(|| Error::new(Kind::Gone, "the container's process has ended while it was set up"))
 }
 
 fn with_rlimit_hint(error: Error, limit: attributes::Rlimit, errno: Errno) -> Error {

@@ -317,6 +317,10 @@ impl Entry {
 fn read_state(dir: &Path) -> Result<Saved> {
     let path = dir.join("state.json");
     let bytes = fs::read(&path).during(|| format!("read {}", path.display()))?;
+    if bytes.is_empty() {
+        // Just being written, for the first time; or never, if its writer was killed.
+        return Err(Error::os(format!("read {}", path.display()), Errno::ENOENT));
+    }
     serde_json::from_slice(&bytes).map_err(|e| {
         Error::new(Kind::Other, format!("{} is damaged: {e}", path.display()))
             .hint("what the container left can be removed with: brig delete --force")

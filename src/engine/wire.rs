@@ -13,8 +13,8 @@ const SIZE: usize = 16;
 pub enum Message {
     /// It waits at a sync point; the number depends on which.
     At(Sync, i32),
-    /// The stage made the container's process: its pid, and with the message its pidfd.
-    Born(i32),
+    /// The stage made the container's process; its pidfd comes with the message.
+    Born,
     /// A step failed.
     Failed {
         /// Its number.
@@ -35,7 +35,7 @@ fn encode(message: Message) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     let (kind, call, step, errno, detail) = match message {
         Message::At(sync, number) => (sync as u8, 0, 0, 0, number),
-        Message::Born(pid) => (0xfe, 0, 0, 0, pid),
+        Message::Born => (0xfe, 0, 0, 0, 0),
         Message::Failed { step, failure, detail } => (0xff, failure.call as u8, step, failure.errno as i32, detail),
     };
     bytes[0] = kind;
@@ -53,7 +53,7 @@ fn decode(bytes: [u8; SIZE]) -> Option<Message> {
         2 => Message::At(Sync::Runtime, number(8)),
         3 => Message::At(Sync::Ready, number(8)),
         4 => Message::At(Sync::Notify, number(8)),
-        0xfe => Message::Born(number(8)),
+        0xfe => Message::Born,
         0xff => Message::Failed {
             step: u16::from_ne_bytes([bytes[2], bytes[3]]),
             failure: Failure { call: Call::from_number(bytes[1])?, errno: Errno::from_raw(number(4)) },
@@ -128,8 +128,8 @@ pub fn hear(socket: BorrowedFd) -> SysResult<Option<Message>> {
 ///
 /// # Errors
 /// `EPIPE` when the parent is gone.
-pub fn tell_born(socket: BorrowedFd, pid: i32, pidfd: BorrowedFd) -> SysResult<()> {
-    crate::sys::socket::send(socket, &encode(Message::Born(pid)), Some(pidfd))
+pub fn tell_born(socket: BorrowedFd, pidfd: BorrowedFd) -> SysResult<()> {
+    crate::sys::socket::send(socket, &encode(Message::Born), Some(pidfd))
 }
 
 /// As [`hear`], for a plan with a stage: with the pidfd of a process that was born.

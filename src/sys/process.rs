@@ -175,6 +175,32 @@ pub fn cloexec_from(first: u32) -> SysResult<()> {
     Ok(())
 }
 
+/// Closes every fd from `first` up but those given (close_range(2), Linux 5.9; one by one where it is missing). For a child
+/// that will end by exec or exit: owners of the fds must not be used any more.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_except(first: u32, keep: [Option<i32>; 3]) -> SysResult<()> {
+    let mut from = first;
+    loop {
+        let kept = keep.iter().flatten().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= from).min();
+        let to = kept.map_or(u32::MAX, |fd| fd.wrapping_sub(1));
+        if kept != Some(from) {
+            // SAFETY: plain integers; the caller's promise covers the owners.
+            match check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }) {
+                Err(Errno::ENOSYS | Errno::EPERM) => {
+                    (from..to.min(1 << 16)).for_each(|fd| super::close_number(fd as i32))
+                }
+                other => drop(other?),
+            }
+        }
+        match kept {
+            Some(fd) => from = fd + 1,
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Blocks every signal in the calling thread and returns the mask that was in force.
 pub fn block_signals() -> libc::sigset_t {
     // SAFETY: sigset_t is plain data that sigfillset and sigprocmask fill in; neither can fail with valid arguments.

@@ -13,6 +13,7 @@ pub use step::{Op, Step, Sync};
 
 use crate::prim::namespaces::{Joined, Maps};
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 /// A compiled plan.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct IdMap {
     pub recursive: bool,
     /// Its own maps; those of the container's user namespace without.
     pub maps: Option<Maps>,
+    /// The user namespace that the container joins, if its maps are meant.
+    pub namespace: Option<OwnedFd>,
 }
 
 impl Plan {

@@ -37,8 +37,7 @@ impl Program {
             let one = |s| CString::new(s).map_err(|_| Error::invalid(format!("/process/{field}: holds a NUL byte")));
             values.into_iter().map(one).collect()
         };
-        let mut env = process.env.clone();
-        env.extend_from_slice(extra);
+        let mut env = last_of_each(process.env.iter().chain(extra));
         if let Some(home) = home
             && !env.iter().any(|e| e.starts_with("HOME="))
         {
@@ -67,6 +66,23 @@ impl Program {
             format!("exec: {:?}: executable file not found in $PATH", self.name)
         }
     }
+}
+
+/// The last value of each variable, where its first one stood: a program that looks for a name finds the first.
+fn last_of_each<'e>(env: impl Iterator<Item = &'e String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    let mut places: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    for entry in env {
+        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+        match places.get(name) {
+            Some(place) => kept[*place].clone_from(entry),
+            None => {
+                places.insert(name, kept.len());
+                kept.push(entry.clone());
+            }
+        }
+    }
+    kept
 }
 
 /// The home directory of a user by the container's own /etc/passwd, `/` without an entry. Read in root, as data: it names
@@ -166,7 +182,7 @@ mod tests {
         assert_eq!(found(&process(&["sh"], &["PATH=/a:b::/c"])), ["/a/sh", "/c/sh"]);
         assert_eq!(found(&process(&["./sh"], &["PATH=/a"])), ["./sh"]);
         assert_eq!(found(&process(&["sh"], &[])).len(), 6);
-        let env = Program::new(&process(&["sh"], &["A=1"]), Some("/root"), &["B=2".into()]).unwrap().envp;
+        let env = Program::new(&process(&["sh"], &["A=0", "B=1", "A=1"]), Some("/root"), &["B=2".into()]).unwrap().envp;
         assert_eq!(
             env.iter().map(|e| e.to_str().unwrap().to_owned()).collect::<Vec<_>>(),
             ["A=1", "B=2", "HOME=/root"]

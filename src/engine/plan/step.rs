@@ -128,7 +128,7 @@ pub enum Op {
     NoNewPrivileges,
     /// Drop from the bounding set.
     Bounding(u64),
-    /// Mark every fd from this one up close-on-exec.
+    /// Close every fd from this one up.
     CloseFds(u32),
     /// Set supplementary groups; in a user namespace that an unprivileged user mapped, there are none to set.
     Groups { groups: Vec<u32>, deniable: bool },
@@ -215,7 +215,7 @@ impl fmt::Display for Op {
             Op::OwnStdio(uid) => write!(f, "give the standard streams to user {uid}"),
             Op::NoNewPrivileges => write!(f, "set no_new_privs"),
             Op::Bounding(keep) => write!(f, "limit the bounding set to {}", caps_list(*keep)),
-            Op::CloseFds(first) => write!(f, "close fds from {first} up at exec"),
+            Op::CloseFds(first) => write!(f, "close fds from {first} up"),
             Op::Groups { groups, .. } => write!(f, "set supplementary groups {groups:?}"),
             Op::Gid(gid) => write!(f, "become group {gid}"),
             Op::Uid(uid) => write!(f, "become user {uid}"),

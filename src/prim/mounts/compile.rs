@@ -51,6 +51,13 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
         shown: shown.clone(),
     };
     if parsed.remount {
+        let other = parsed.data.first().map(String::as_str).or(parsed.superblock.first().copied());
+        if let Some(option) = other.or((parsed.classic != 0).then_some("silent")) {
+            let what = format!(
+                "`{option}` can't be changed by a remount, which changes ro, nosuid and their like; set it on the first mount"
+            );
+            return Err(problem(pointer, "/options", &what));
+        }
         return Ok(plain(What::Remount));
     }
     if parsed.bind.is_some() || typ == "bind" {
@@ -159,12 +166,12 @@ fn new(
     for flag in flags {
         options.push((c_string(pointer, flag)?, None));
     }
+    let told = |key: &str| data.iter().any(|o| o.starts_with(key));
     let copy_up = match parsed.copy_up {
-        false => CopyUp::No,
-        true if data.iter().any(|o| o.starts_with("mode=") || o.starts_with("uid=") || o.starts_with("gid=")) => {
-            CopyUp::Contents
-        }
+        true if told("mode=") || told("uid=") || told("gid=") => CopyUp::Contents,
         true => CopyUp::All,
+        false if name == "tmpfs" && !told("mode=") => CopyUp::Mode,
+        false => CopyUp::No,
     };
     Ok(plain(What::New { fstype, options, copy_up }))
 }

@@ -86,13 +86,13 @@ fn times(fd: BorrowedFd, stat: &FileStat) -> Result<(), Errno> {
     futimens(fd, &TimeSpec::new(stat.st_atime, stat.st_atime_nsec), &TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
 }
 
-/// Gives the root of the new tmpfs the mode and owner of the directory below, as it looked before.
+/// Gives the root of the new tmpfs the mode, and the owner if it is wanted, of the directory below, as it looked before.
 ///
 /// # Errors
 /// As fstat(2) and fchmod(2).
-pub fn like_below(from: BorrowedFd, to: BorrowedFd) -> Result<(), Failure> {
+pub fn like_below(from: BorrowedFd, to: BorrowedFd, with_owner: bool) -> Result<(), Failure> {
     let stat = fstat(from).at(Call::CopyUp)?;
     let to = files::open(Some(to), c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY).at(Call::CopyUp)?;
     fchmod(&to, Mode::from_bits_truncate(stat.st_mode)).at(Call::CopyUp)?;
-    owner(to.as_fd(), c".", &stat).at(Call::CopyUp)
+    if with_owner { owner(to.as_fd(), c".", &stat).at(Call::CopyUp) } else { Ok(()) }
 }

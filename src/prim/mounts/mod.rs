@@ -88,6 +88,8 @@ pub enum CopyUp {
     Contents,
     /// The contents, and the directory's own mode and owner.
     All,
+    /// The directory's mode alone: what every tmpfs does that is not told one.
+    Mode,
 }
 
 impl Mount {
@@ -108,7 +110,7 @@ impl Mount {
 /// The call that failed.
 pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
     // A directory that was there before passes its mode on with its contents; one made for the mount has none to pass on.
-    let there = !matches!(mount.what, What::New { copy_up: CopyUp::All, .. })
+    let there = !matches!(mount.what, What::New { copy_up: CopyUp::All | CopyUp::Mode, .. })
         || path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).is_ok();
     let target = place(mount, root)?;
     let made = match &mount.what {
@@ -198,9 +200,11 @@ fn new(
     let late = if copy_up == CopyUp::No { 0 } else { libc::MOUNT_ATTR_RDONLY };
     let made = mount::fsmount(context.as_fd(), set & !late).at(Call::FsMount)?;
     if copy_up != CopyUp::No {
-        copy_up::apply(below, made.as_fd())?;
-        if copy_up == CopyUp::All {
-            copy_up::like_below(below, made.as_fd())?;
+        if copy_up != CopyUp::Mode {
+            copy_up::apply(below, made.as_fd())?;
+        }
+        if copy_up != CopyUp::Contents {
+            copy_up::like_below(below, made.as_fd(), copy_up == CopyUp::All)?;
         }
         if set & late != 0 {
             let read_only = Attributes { set: late, ..Attributes::default() };

@@ -56,10 +56,11 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
     if let Some(mask) = cpus.map(|a| affinity(&a.last, at)).transpose()?.flatten() {
         list.add(at, Op::Affinity(mask));
     }
-    list.add("", Op::Undumpable);
+    // Before it is undumpable: the files of such a process are root's.
     if let Some(adj) = process.oom_score_adj {
         list.add("/process/oomScoreAdj", Op::OomScoreAdj(c(prefix, adj.to_string())?));
     }
+    list.add("", Op::Undumpable);
     let all = linux.namespaces.iter().filter_map(|n| n.typ).map(namespaces::flag).fold(0, |a, b| a | b);
     let flags = all & !(libc::CLONE_NEWPID as u64);
     let home = program::home_of(process.user.uid, root.as_fd());

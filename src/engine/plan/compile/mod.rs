@@ -113,8 +113,13 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     };
 
     // Namespaces that the container's processes must be born into.
-    let staged = linux.creates(NamespaceType::Time) || joined.iter().any(|j| j.typ == NamespaceType::User);
     let pid_namespace = take(&mut joined, |j| j.typ == NamespaceType::Pid);
+    let joined_user = joined.iter().find(|j| j.typ == NamespaceType::User);
+    let idmap_namespace =
+        joined_user.map(|j| j.fd.try_clone().during(|| "copy a namespace's fd".into())).transpose()?;
+    // Joining a namespace takes CAP_SYS_ADMIN over it, which a process in the container's user namespace need not have.
+    let joins_first = in_user && capabilities::may_mount() && joined.iter().any(|j| j.typ != NamespaceType::User);
+    let staged = linux.creates(NamespaceType::Time) || joined_user.is_some() || joins_first;
     let born = (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64;
     let late_flags = libc::CLONE_NEWCGROUP as u64;
     let time = libc::CLONE_NEWTIME as u64;
@@ -133,7 +138,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         let to = if new_user { &mut by_parent } else { &mut list };
         to.add("/process/oomScoreAdj", Op::OomScoreAdj(c("/process/oomScoreAdj", adj.to_string())?));
     }
-    if new_user {
+    if new_user && !joins_first {
         list.add("/linux/uidMappings", Op::Sync(Sync::Maps));
     }
     // After the maps: the files of an undumpable process are root's, and an unprivileged caller could not write them.
@@ -141,9 +146,12 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     // 2. Namespaces. The mount namespace comes before the switch of user: the way to the root filesystem may be barred to
     // the container's root.
     let stage_flags = if staged {
-        let (mut before, clone) = split_for_stage(&mut list, &mut joined, created, clone_flags, linux)?;
-        stage.0.append(&mut before);
-        clone
+        stage.0 = split_for_stage(&mut list, &mut joined, created, linux, joins_first)?;
+        if new_user && joins_first {
+            list.add("/linux/uidMappings", Op::Sync(Sync::Maps));
+        }
+        list.add("", Op::Undumpable);
+        if joins_first { clone_flags } else { clone_flags & !(libc::CLONE_NEWUSER as u64) }
     } else {
         0
     };
@@ -212,9 +220,17 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             let made = mounts::compile(entry, &pointer, &facts)?;
             let wish = mounts::options::parse(&entry.options).idmap;
             if wish.is_some() || !entry.uid_mappings.is_empty() {
+                if !copy_now && !options.describe {
+                    let what = "ID-mapped mounts take CAP_SYS_ADMIN on the host; leave idmap and mappings out";
+                    return Err(Error::problems("config.json", &[Problem::new(pointer + "/uidMappings", what)]));
+                }
                 let own = !entry.uid_mappings.is_empty();
                 let maps = own.then(|| namespaces::maps(&entry.uid_mappings, &entry.gid_mappings));
-                idmaps.push(IdMap { step: list.0.len(), recursive: wish == Some(true), maps });
+                let namespace = match (&maps, &idmap_namespace) {
+                    (None, Some(fd)) => Some(fd.try_clone().during(|| "copy a namespace's fd".into())?),
+                    _ => None,
+                };
+                idmaps.push(IdMap { step: list.0.len(), recursive: wish == Some(true), maps, namespace });
             }
             list.add(pointer, Op::Mount(Box::new(made)));
         }
@@ -310,7 +326,11 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         }
     };
     Ok(Plan {
-        clone_flags: if staged { clone_flags & libc::CLONE_NEWUSER as u64 } else { clone_flags },
+        clone_flags: match (staged, joins_first) {
+            (true, true) => 0,
+            (true, false) => clone_flags & libc::CLONE_NEWUSER as u64,
+            (false, _) => clone_flags,
+        },
         pid_namespace,
         stage: staged.then_some((stage.0, stage_flags)),
         maps,
@@ -338,17 +358,23 @@ fn setns(joined: Joined) -> Op {
     }
 }
 
-/// Moves what must come before the container's own process is born into the stage: the cgroup, the maps, a joined user
-/// namespace, the time offsets. Returns those steps and what the stage then creates.
+/// Moves what must come before the container's own process is born into the stage: the cgroup, the maps, joined namespaces
+/// as far as the user namespace bars the way to them, the time offsets.
 fn split_for_stage(
     list: &mut List,
     joined: &mut Vec<Joined>,
     created: u64,
-    clone_flags: u64,
     linux: &crate::spec::Linux,
-) -> Result<(Vec<Step>, u64)> {
+    joins_first: bool,
+) -> Result<Vec<Step>> {
     let mut before = List(std::mem::take(&mut list.0));
-    if let Some(user) = take(joined, |j| j.typ == NamespaceType::User) {
+    let user = take(joined, |j| j.typ == NamespaceType::User);
+    if joins_first {
+        for other in joined.drain(..) {
+            before.add(format!("/linux/namespaces/{}", other.index), setns(other));
+        }
+    }
+    if let Some(user) = user {
         before.add(format!("/linux/namespaces/{}", user.index), setns(user));
     }
     let time = libc::CLONE_NEWTIME as u64;
@@ -359,8 +385,7 @@ fn split_for_stage(
             before.add("/linux/timeOffsets", Op::TimeOffsets(c("/linux/timeOffsets", offsets)?));
         }
     }
-    list.add("", Op::Undumpable);
-    Ok((before.0, clone_flags & !(libc::CLONE_NEWUSER as u64)))
+    Ok(before.0)
 }
 
 fn open_dir(root: &OwnedFd) -> Result<OwnedFd> {
