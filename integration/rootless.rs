@@ -57,7 +57,7 @@ fn runs_and_sees_itself_as_root(t: &Test) {
 
 fn create_exec_and_delete(t: &Test) {
     let mut b = bundle(t);
-    b.payload(&["sleep"]).write();
+    b.payload(&["sleep"]).set("/process/oomScoreAdj", json!(200)).write();
     let id = t.new_id();
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let pid_file = t.dir().join("pid");
