@@ -112,11 +112,6 @@ impl Command {
         }
     }
 
-    /// Commands that put a child of brig into a container.
-    fn enters_a_container(&self) -> bool {
-        matches!(self, Command::Create(_) | Command::Run(_) | Command::Exec(_))
-    }
-
     fn run(self, context: &Context) -> Result<i32> {
         match self {
             Command::Create(c) => c.run(context).map(|()| 0),
@@ -162,6 +157,13 @@ pub fn main() -> ExitCode {
         print_version();
         return ExitCode::SUCCESS;
     }
+    // First of all: what comes before it is done twice.
+    if enters_a_container(std::env::args_os().skip(1))
+        && let Err(error) = crate::prim::own_binary::protect()
+    {
+        eprintln!("brig: {error}");
+        return ExitCode::FAILURE;
+    }
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -186,7 +188,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(failed);
         }
     };
-    let result = context(&global, log.clone(), command.enters_a_container()).and_then(|context| command.run(&context));
+    let result = command.run(&context(&global, log.clone()));
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
         Err(error) => {
@@ -199,10 +201,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn context(global: &Global, log: log::Log, enters: bool) -> Result<Context> {
-    if enters {
-        crate::prim::own_binary::protect()?;
-    }
+fn context(global: &Global, log: log::Log) -> Context {
     let manager = match global.cgroup_manager.as_deref() {
         Some("systemd") => Manager::Systemd,
         Some("disabled") => Manager::Disabled,
@@ -210,7 +209,13 @@ fn context(global: &Global, log: log::Log, enters: bool) -> Result<Context> {
         _ => Manager::Cgroupfs,
     };
     let store = Store::new(global.root.clone().unwrap_or_else(Store::default_root));
-    Ok(Context { store, manager, log })
+    Context { store, manager, log }
+}
+
+/// Whether one of the commands is meant that put a child of brig into a container. A word that only looks like one costs the
+/// time of a restart.
+fn enters_a_container(mut args: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    args.any(|arg| arg == "create" || arg == "run" || arg == "exec")
 }
 
 /// `brig --version`, the one flag that is a command; engines ask it often.

@@ -28,8 +28,16 @@ pub fn bit(name: &str) -> Option<u64> {
 /// All capabilities that this kernel knows, as a mask.
 pub fn known() -> u64 {
     static KNOWN: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
-        // The bounding set of the first process would do, too; prctl tells about each bit without a file.
-        (0..64).take_while(|bit| prctl(libc::PR_CAPBSET_READ, *bit, 0).is_ok()).fold(0, |all, bit| all | 1 << bit)
+        // prctl tells about each bit without a file; those that the kernel knows come first.
+        let (mut known, mut unknown) = (0_u64, 64);
+        while known + 1 < unknown {
+            let middle = known.midpoint(unknown);
+            match prctl(libc::PR_CAPBSET_READ, middle, 0) {
+                Ok(_) => known = middle,
+                Err(_) => unknown = middle,
+            }
+        }
+        u64::MAX >> (63 - known)
     });
     *KNOWN
 }
