@@ -51,7 +51,12 @@ pub fn launch(
         child::run(plan, theirs.as_fd());
     }
     if let Some(own) = own_pid_namespace {
-        nix::sched::setns(own, CloneFlags::CLONE_NEWPID).during(|| "return to the own pid namespace".into())?;
+        match nix::sched::setns(own, CloneFlags::CLONE_NEWPID) {
+            // Who has no privilege over the own one, as under podman without root, can't go back: what this process
+            // starts from here on, hooks that is, is born in the container's.
+            Ok(()) | Err(nix::errno::Errno::EPERM) => {}
+            Err(errno) => return Err(Error::os("return to the own pid namespace", errno)),
+        }
     }
     let first = match cloned {
         Ok(Some(child)) => child,
