@@ -109,13 +109,22 @@ fn delegate(spec: &Spec) -> Option<u32> {
     linux.uid_mappings.iter().find_map(|map| map.to_host(0)).filter(|uid| *uid != 0)
 }
 
-/// The container's cgroups for mounts of type `cgroup`: the hierarchy's name (empty for v2) and the host directory.
+/// The container's cgroups for mounts of type `cgroup`: the hierarchy's name (empty for v2) and the host directory. A
+/// container without any of its own stays in its caller's.
 fn cgroup_mounts(record: &Record) -> Vec<(String, String)> {
-    let name = |g: &cgroup::Group| match g.version {
+    let name = |version, mount: &str| match version {
         cgroup::Version::V2 => String::new(),
-        cgroup::Version::V1 => g.mount.rsplit('/').next().unwrap_or_default().to_owned(),
+        cgroup::Version::V1 => mount.rsplit('/').next().unwrap_or_default().to_owned(),
     };
-    record.groups.iter().map(|g| (name(g), g.path.clone())).collect()
+    if record.groups.is_empty() {
+        let layout = cgroup::Layout::detect().unwrap_or_default();
+        return layout
+            .hierarchies
+            .iter()
+            .map(|h| (name(h.version, &h.mount), format!("{}{}", h.mount, h.own)))
+            .collect();
+    }
+    record.groups.iter().map(|g| (name(g.version, &g.mount), g.path.clone())).collect()
 }
 
 /// Compiles a bundle without doing anything, for `brig plan`: the cgroups' steps and the container's.
