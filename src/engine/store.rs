@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::Record;
+use crate::prim::namespaces;
 use crate::sys::process::pidfd_open;
 use crate::sys::{Errno, files, socket};
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -120,9 +121,14 @@ impl Store {
     }
 
     /// The default place: /run/brig for root, $XDG_RUNTIME_DIR/brig for others.
+    ///
+    /// Under podman without root, brig has the user ID 0 in a user namespace that only borrows the host's /run, and a
+    /// nearly empty environment. Where somebody is called root in a user namespace, it is a system with a /run of its own.
     pub fn default_root() -> PathBuf {
+        let root =
+            || !namespaces::inside_user_namespace() || std::env::var_os("USER").is_some_and(|name| name == "root");
         match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) if !nix::unistd::geteuid().is_root() => Path::new(&dir).join("brig"),
+            Some(dir) if !nix::unistd::geteuid().is_root() || !root() => Path::new(&dir).join("brig"),
             _ => PathBuf::from("/run/brig"),
         }
     }

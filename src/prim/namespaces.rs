@@ -34,6 +34,13 @@ pub fn file_name(typ: NamespaceType) -> &'static str {
     }
 }
 
+/// Whether this process is in another user namespace than the kernel's first, which always has the same inode
+/// (`PROC_USER_INIT_INO` of linux/proc_ns.h, since Linux 3.8).
+pub fn inside_user_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffd;
+    nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
+}
+
 /// The bits of the namespaces that the container gets new.
 pub fn created(linux: &Linux) -> u64 {
     linux.namespaces.iter().filter(|n| n.join_path().is_none()).filter_map(|n| n.typ).map(flag).fold(0, |a, b| a | b)

@@ -235,7 +235,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             list.add(pointer, Op::Mount(Box::new(made)));
         }
         if needs_devices(spec) {
-            devices(&mut list, spec, in_user, copy_now)?;
+            devices(&mut list, spec, in_user || namespaces::inside_user_namespace(), copy_now)?;
         }
     }
     let sysctls = !linux.sysctl.is_empty();
