@@ -8,10 +8,11 @@ mod machine;
 mod podman;
 mod podman_lifecycle;
 mod podman_settings;
+mod rootless;
 
 use crate::support::Case;
 
 /// Every test of the engines.
 pub fn cases() -> Vec<Case> {
-    [podman_lifecycle::CASES, podman_settings::CASES, buildah::CASES, containerd::CASES].concat()
+    [podman_lifecycle::CASES, podman_settings::CASES, rootless::CASES, buildah::CASES, containerd::CASES].concat()
 }

@@ -31,12 +31,17 @@ impl<'t> Podman<'t> {
     /// Sets it up, and imports the image. The runtime keeps its state where it does when nobody says otherwise: podman
     /// does not pass `--runtime-flag` on to the clean-up that conmon calls.
     pub fn new(test: &'t Test) -> Podman<'t> {
+        Podman::with(test, "")
+    }
+
+    /// As `new`, with these lines more in the section `[engine]` of containers.conf.
+    pub fn with(test: &'t Test, lines: &str) -> Podman<'t> {
         let program = machine::program("podman");
         let home = test.dir().join("podman");
         fs::create_dir_all(home.join("tmp")).expect("podman's directories");
         // podman refuses a longer one than 50 characters, because of the sockets in it.
         let runroot = suite::scratch().join(format!("r{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let environment = configure(&home, &runroot);
+        let environment = configure(&home, &runroot, lines);
         let at = |name: &str| home.join(name).display().to_string();
         let runtime = runtime::under_test().path.display().to_string();
         let globals = [
@@ -132,7 +137,7 @@ impl<'t> Podman<'t> {
 
 /// Writes the configuration that keeps the host's own out. `lock_type`: podman's usual locks are one shared memory
 /// segment for the whole machine. `default_ulimits`: the usual ones need CAP_SYS_RESOURCE.
-fn configure(home: &Path, runroot: &Path) -> Vec<(&'static str, String)> {
+fn configure(home: &Path, runroot: &Path, lines: &str) -> Vec<(&'static str, String)> {
     let at = |name: &str| home.join(name).display().to_string();
     let containers = "[containers]\n\
         default_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n\
@@ -148,7 +153,7 @@ fn configure(home: &Path, runroot: &Path) -> Vec<(&'static str, String)> {
         at("root"),
         runroot.display()
     );
-    fs::write(home.join("containers.conf"), containers).expect("containers.conf");
+    fs::write(home.join("containers.conf"), format!("{containers}{lines}\n")).expect("containers.conf");
     fs::write(home.join("storage.conf"), storage).expect("storage.conf");
     vec![
         ("CONTAINERS_CONF", at("containers.conf")),

@@ -13,6 +13,7 @@ cases![
     run_on_a_terminal,
     run_passes_on_the_exit_status,
     run_of_what_cannot_run,
+    errors_from_the_log,
     run_detached_and_logs,
     exec,
     exec_of_what_cannot_run,
@@ -110,6 +111,20 @@ fn run_of_what_cannot_run(t: &Test) {
     // Any other failure of the runtime is 126, and its reason has to reach the user.
     let setting = p.run(&["--sysctl", "kernel.shm_rmid_forced=nonsense"], &["true"]).code(126);
     assert!(setting.stderr.contains("shm_rmid_forced"), "{}", setting.stderr);
+}
+
+/// podman asks a runtime for a log in JSON only if its configuration has the runtime's name; then its messages are read
+/// from there, not from standard error.
+fn errors_from_the_log(t: &Test) {
+    let p = Podman::with(t, "runtime_supports_json = [\"brig\", \"crun\", \"runc\"]");
+    assert!(p.run(&[], &["/etc/passwd"]).code(126).stderr.contains("permission denied"));
+    assert!(p.run(&[], &["no-such-program"]).code(127).stderr.contains("no-such-program"));
+    let setting = p.run(&["--sysctl", "kernel.shm_rmid_forced=nonsense"], &["true"]).code(126);
+    assert!(setting.stderr.contains("shm_rmid_forced"), "{}", setting.stderr);
+    assert!(!setting.stderr.contains("{\""), "the message, not the line: {}", setting.stderr);
+    p.start("web", &[], &["sleep", "1000"]);
+    p.call(&["exec", "web", "/etc/passwd"]).out().code(126);
+    p.call(&["exec", "web", "no-such-program"]).out().code(127);
 }
 
 fn run_detached_and_logs(t: &Test) {

@@ -208,8 +208,7 @@ fn uidmap(t: &Test) {
 }
 
 /// podman takes the range for `auto` from what /etc/subuid and /etc/subgid give to the user "containers". In a mount
-/// namespace of its own it gets to see files that have one. (keep-id is for podman without root, which has no cgroups
-/// where they are v1.)
+/// namespace of its own it gets to see files that have one. (keep-id is for podman without root.)
 fn userns_auto(t: &Test) {
     let unshare = machine::program("unshare");
     if !fs::exists("/etc/subuid").unwrap() || !fs::exists("/etc/subgid").unwrap() {
