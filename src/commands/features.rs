@@ -19,7 +19,6 @@ impl Features {
             annotations: &[],
         });
         let text = serde_json::to_string_pretty(&document).map_err(|e| Error::new(Kind::Other, e.to_string()))?;
-        println!("{text}");
-        Ok(())
+        super::print(&format!("{text}\n"))
     }
 }

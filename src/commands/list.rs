@@ -1,7 +1,7 @@
 //! `brig list`.
 
-use super::Context;
 use super::state::document;
+use super::{Context, print};
 use crate::error::{Error, Kind, Result};
 use serde_json::Value;
 
@@ -30,26 +30,26 @@ impl List {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
         let ids = context.store.ids()?;
         if self.quiet {
-            ids.iter().for_each(|id| println!("{id}"));
-            return Ok(());
+            return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
         }
         // One that is just being created or deleted has no state to show.
         let found: Vec<Value> =
             ids.iter().filter_map(|id| Some(document(&context.store.peek(id).ok()?, &context.store.dir(id)))).collect();
         if self.format == "json" {
             let text = serde_json::to_string(&found).map_err(|e| Error::new(Kind::Other, e.to_string()))?;
-            println!("{text}");
-            return Ok(());
+            return print(&format!("{text}\n"));
         }
         let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let mut rows = vec![COLUMNS.map(|(heading, _)| heading.to_owned())];
         rows.extend(found.iter().map(|one| COLUMNS.map(|(_, key)| cell(&one[key]))));
         let widths: Vec<usize> =
             (0..COLUMNS.len()).map(|n| rows.iter().map(|row| row[n].len()).max().unwrap_or(0)).collect();
+        let mut table = String::new();
         for row in rows {
             let line: Vec<String> = row.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
-            println!("{}", line.join("   ").trim_end());
+            table += line.join("   ").trim_end();
+            table.push('\n');
         }
-        Ok(())
+        print(&table)
     }
 }

@@ -154,8 +154,7 @@ impl Context {
 /// The `brig` command: reads the arguments, runs the command, prints an error in one place.
 pub fn main() -> ExitCode {
     if is_version(std::env::args_os().skip(1)) {
-        print_version();
-        return ExitCode::SUCCESS;
+        return print_version();
     }
     // First of all: what comes before it is done twice.
     if enters_a_container(std::env::args_os().skip(1))
@@ -173,8 +172,7 @@ pub fn main() -> ExitCode {
     };
     let Some(command) = command else {
         if global.version {
-            print_version();
-            return ExitCode::SUCCESS;
+            return print_version();
         }
         let _ = Cli::command().print_help();
         return ExitCode::FAILURE;
@@ -223,13 +221,14 @@ fn is_version(mut args: impl Iterator<Item = std::ffi::OsString>) -> bool {
     args.next().is_some_and(|first| first == "--version" || first == "-v")
 }
 
-fn print_version() {
-    println!(
-        "brig version {}\nspec: {}\nlibseccomp: {}",
+fn print_version() -> ExitCode {
+    let text = format!(
+        "brig version {}\nspec: {}\nlibseccomp: {}\n",
         env!("CARGO_PKG_VERSION"),
         crate::spec::VERSION_MAX,
         crate::prim::seccomp::library_version()
     );
+    ExitCode::from(u8::from(print(&text).is_err()))
 }
 
 /// How many fds from 3 up a program gets, and what it is told of them: those of `--preserve-fds`, and those of socket
@@ -253,6 +252,20 @@ fn listen_fds(preserve: u32) -> Result<(u32, Vec<String>)> {
         environment.extend(std::env::var("LISTEN_FDNAMES").ok().map(|names| format!("LISTEN_FDNAMES={names}")));
     }
     Ok((count, environment))
+}
+
+/// Prints to the standard output. A reader that has seen enough (`brig plan | head`) is no error.
+///
+/// # Errors
+/// As write(2).
+fn print(text: &str) -> Result<()> {
+    use crate::error::Context as _;
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.during(|| "write to the standard output".into()),
+    }
 }
 
 /// An error of a flag.

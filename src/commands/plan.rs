@@ -30,15 +30,11 @@ impl Plan {
         };
         let (cgroups, plan) = container::describe(&request)?;
         context.warn(&plan.warnings);
-        println!("cgroups:");
+        let mut text = String::from("cgroups:\n");
         for (number, (phrase, pointer)) in cgroups.iter().enumerate() {
-            println!(
-                "{:>5}  {phrase}{}",
-                format!("c{number}"),
-                if pointer.is_empty() { String::new() } else { format!("  [{pointer}]") }
-            );
+            let place = if pointer.is_empty() { String::new() } else { format!("  [{pointer}]") };
+            text += &format!("{:>5}  {phrase}{place}\n", format!("c{number}"));
         }
-        print!("{plan}");
-        Ok(())
+        super::print(&format!("{text}{plan}"))
     }
 }

@@ -27,8 +27,7 @@ impl Spec {
         text.push('\n');
         let path = self.file.clone().unwrap_or_else(|| self.bundle.join("config.json"));
         if path.as_os_str() == "-" {
-            print!("{text}");
-            return Ok(());
+            return super::print(&text);
         }
         let mut file = OpenOptions::new()
             .write(true)

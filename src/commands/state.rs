@@ -18,8 +18,7 @@ impl State {
         let saved = context.store.peek(&self.id)?;
         let document = document(&saved, &context.store.dir(&self.id));
         let text = serde_json::to_string_pretty(&document).map_err(|e| Error::new(Kind::Other, e.to_string()))?;
-        println!("{text}");
-        Ok(())
+        super::print(&format!("{text}\n"))
     }
 }
 
