@@ -34,7 +34,7 @@ cases![
 ];
 
 /// A container that sleeps.
-fn sleeper<'t>(t: &'t Test, change: impl FnOnce(&mut Bundle)) -> Container<'t> {
+pub fn sleeper<'t>(t: &'t Test, change: impl FnOnce(&mut Bundle)) -> Container<'t> {
     let mut b = t.bundle();
     b.payload(&["ns", "sleep"]);
     change(&mut b);

@@ -1,6 +1,7 @@
 //! What once went wrong, or could: each a way for a container to get at more than it should, or to get less than it asked for.
 
-use crate::support::{Bundle, Container, Kind, Test, cases, json};
+use crate::exec::sleeper;
+use crate::support::{Kind, Test, cases, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -12,17 +13,8 @@ cases![
     the_last_value_of_a_variable_counts,
     a_remount_changes_no_data,
     a_tmpfs_keeps_the_mode_of_what_it_covers,
+    labels_that_nobody_enforces_are_refused,
 ];
-
-fn sleeper<'t>(t: &'t Test, change: impl FnOnce(&mut Bundle)) -> Container<'t> {
-    let mut b = t.bundle();
-    b.payload(&["ns", "sleep"]);
-    change(&mut b);
-    let c = t.create(&b);
-    c.start();
-    c.line();
-    c
-}
 
 /// The process in between is born in the joined namespace and knows its child by that namespace's number.
 fn a_process_of_a_joined_pid_namespace_is_known_by_its_host_pid(t: &Test) {
@@ -101,4 +93,22 @@ fn a_tmpfs_keeps_the_mode_of_what_it_covers(t: &Test) {
     let seen = t.see(&mut b, &["stat=/private", "stat=/fresh"]);
     assert_eq!(seen["stat=/private"]["ok"]["mode"], "40700", "{seen}");
     assert_eq!(seen["stat=/fresh"]["ok"]["mode"], "41777", "{seen}");
+}
+
+/// A label on a host without its security module would be taken for a confinement.
+fn labels_that_nobody_enforces_are_refused(t: &Test) {
+    t.only_brig("crun passes over an AppArmor profile");
+    let enabled = |path: &str| fs::exists(path).unwrap();
+    for (module, pointer, path) in [
+        ("AppArmor", "/process/apparmorProfile", "/sys/kernel/security/apparmor"),
+        ("SELinux", "/process/selinuxLabel", "/sys/fs/selinux/enforce"),
+        ("SELinux", "/linux/mountLabel", "/sys/fs/selinux/enforce"),
+    ] {
+        if enabled(path) {
+            continue;
+        }
+        let mut b = t.bundle();
+        b.set(pointer, json!("some:label"));
+        t.create_fails(&b, &[pointer, module]);
+    }
 }

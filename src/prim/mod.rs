@@ -6,6 +6,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod hooks;
 pub mod intelrdt;
+pub mod lsm;
 pub mod mounts;
 pub mod namespaces;
 pub mod netdev;

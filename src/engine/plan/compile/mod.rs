@@ -11,7 +11,7 @@ use super::{HookState, IdMap, Op, Plan, Program, Step, Sync, program};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::mounts::{self, Facts, base_propagation, relative};
 use crate::prim::namespaces::{self, Joined};
-use crate::prim::{attributes, capabilities};
+use crate::prim::{attributes, capabilities, lsm};
 use crate::spec::{NamespaceType, Process, Spec};
 use crate::sys::files;
 use crate::sys::mount::{self, Tree};
@@ -203,6 +203,11 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     if linux.creates(NamespaceType::Network) {
         list.add("", Op::Loopback);
     }
+    let label = linux.mount_label.as_deref().filter(|label| !label.is_empty());
+    if let Some(label) = label {
+        lsm::check(label, "/linux/mountLabel", "SELinux", lsm::selinux())
+            .map_err(|p| Error::problems("config.json", &[p]))?;
+    }
     // 4. Mounts, in the config's order; then what goes on top of them.
     let mut idmaps = Vec::new();
     if own_mounts {
@@ -212,7 +217,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             cgroup_namespace: linux.creates(NamespaceType::Cgroup),
             cgroup2: cgroups.iter().all(|(name, _)| name.is_empty()),
             cgroups,
-            label: linux.mount_label.as_deref().filter(|label| !label.is_empty()),
+            label,
             copy: copy_now,
         };
         for (index, entry) in spec.mounts.iter().enumerate() {

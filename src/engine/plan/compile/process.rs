@@ -3,7 +3,7 @@
 use super::super::{Op, Step};
 use super::{List, Options, bytes, c};
 use crate::error::{Error, Result};
-use crate::prim::{attributes, capabilities, hooks, seccomp};
+use crate::prim::{attributes, capabilities, hooks, lsm, seccomp};
 use crate::spec::{NamespaceType, Process, Spec};
 use crate::sys::sched;
 use std::os::fd::OwnedFd;
@@ -81,10 +81,14 @@ pub(super) fn late_list(parts: &Parts) -> Result<List> {
     };
     let sets = process.capabilities.as_ref().map(|c| capabilities::compile(c).0).unwrap_or_default();
     if let Some(label) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
-        let value = c(&at("apparmorProfile"), format!("exec {label}"))?;
+        let pointer = at("apparmorProfile");
+        lsm::check(label, &pointer, "AppArmor", lsm::apparmor()).map_err(|p| Error::problems("config.json", &[p]))?;
+        let value = c(&pointer, format!("exec {label}"))?;
         late.add(at("apparmorProfile"), Op::Label { file: "attr/apparmor/exec", value });
     }
     if let Some(label) = process.selinux_label.as_ref().filter(|label| !label.is_empty()) {
+        let pointer = at("selinuxLabel");
+        lsm::check(label, &pointer, "SELinux", lsm::selinux()).map_err(|p| Error::problems("config.json", &[p]))?;
         late.add(at("selinuxLabel"), Op::Label { file: "attr/exec", value: c(&at("selinuxLabel"), label.as_str())? });
     }
     // Without no_new_privs, loading takes a capability that the next step drops.
