@@ -14,6 +14,7 @@ cases![
     a_remount_changes_no_data,
     a_tmpfs_keeps_the_mode_of_what_it_covers,
     labels_that_nobody_enforces_are_refused,
+    the_own_binary_is_out_of_reach,
 ];
 
 /// The process in between is born in the joined namespace and knows its child by that namespace's number.
@@ -111,4 +112,16 @@ fn labels_that_nobody_enforces_are_refused(t: &Test) {
         b.set(pointer, json!("some:label"));
         t.create_fails(&b, &[pointer, module]);
     }
+}
+
+/// Who gets hold of /proc/PID/exe of a process on its way into the container must not be able to write to the binary once it
+/// is no longer busy (CVE-2019-5736).
+fn the_own_binary_is_out_of_reach(t: &Test) {
+    t.only_brig("runc and crun copy their binary into a memfd");
+    let mut b = t.bundle();
+    b.payload(&["sleep"]);
+    let c = t.create(&b);
+    let exe = fs::OpenOptions::new().read(true).open(format!("/proc/{}/exe", c.pid)).unwrap();
+    let flags = nix::sys::statvfs::fstatvfs(&exe).unwrap().flags();
+    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{flags:?}");
 }
