@@ -54,6 +54,17 @@ pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::st
     Ok((saved, spec))
 }
 
+/// How long a container that has been killed may take until it is seen to end.
+const ENDING_MS: u16 = 500;
+
+/// Whether the container has ended or does so now: its namespace goes before its first process does.
+fn is_ending(saved: &super::store::Saved) -> bool {
+    use nix::poll::{PollFd, PollFlags, poll};
+    saved
+        .process()
+        .map_or(true, |pidfd| matches!(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], ENDING_MS), Ok(1)))
+}
+
 fn gone(id: &str) -> Error {
     Error::new(Kind::Gone, format!("cannot exec in a stopped container: {id:?}: container not running"))
 }
@@ -131,7 +142,8 @@ pub fn exec(
     let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), false, &mut on);
     // A container that ends meanwhile fails one step or another: no process is born into its namespace any more (ENOMEM).
     let child = launched.map_err(|e| match e.kind() {
-        Kind::Os(_) | Kind::Other if saved.process().is_err() => gone(&request.id),
+        Kind::Os(Errno::ENOMEM | Errno::ESRCH) | Kind::Other if is_ending(saved) => gone(&request.id),
+        Kind::Os(_) if saved.process().is_err() => gone(&request.id),
         _ => e,
     })?;
     Ok((child, std::mem::take(&mut plan.warnings)))
