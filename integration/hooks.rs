@@ -81,9 +81,15 @@ fn all_six_in_order(t: &Test) {
     assert_eq!(said(&b), ["prestart", "createRuntime", "createContainer"]);
     c.start();
     assert_eq!(c.wait(), 0);
-    let mut begun = said(&b);
-    begun[4..].sort();
-    assert_eq!(begun[3..], ["startContainer", "poststart", "process"], "the process and poststart are side by side");
+    let mut begun = said(&b)[3..].to_vec();
+    if t.kind() == Kind::Crun {
+        // Its poststart hooks do not wait for the process to get that far.
+        begun.sort();
+        assert_eq!(begun, ["poststart", "process", "startContainer"]);
+    } else {
+        begun[1..].sort();
+        assert_eq!(begun, ["startContainer", "poststart", "process"], "the process and poststart are side by side");
+    }
     c.delete();
     assert_eq!(said(&b)[6..], ["poststop"]);
 }
