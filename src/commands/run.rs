@@ -34,19 +34,19 @@ impl Run {
         context.warn(&made.warnings);
         context.note(&made.notes);
         let started = made.after_start();
-        let (child, ..) = made.unlock();
+        let child = made.unlock();
         let ended = match desk {
             None => {
                 // A container whose poststart hook failed must not stay.
                 if started.is_err() {
-                    context.warn_of(&container::delete_ended(&context.store, &self.create.id)?);
+                    context.warn_of(&container::delete(&context.store, &self.create.id, true)?);
                 }
                 return started.map(|()| 0);
             }
             Some(desk) => desk.attend(&child),
         };
         if !self.keep {
-            context.warn_of(&container::delete_ended(&context.store, &self.create.id)?);
+            context.warn_of(&container::delete(&context.store, &self.create.id, true)?);
         }
         started?;
         Ok(ended?.status())

@@ -57,7 +57,8 @@ pub struct Made {
     pub warnings: Vec<String>,
     /// For who looks for a fault.
     pub notes: Vec<String>,
-    entry: Entry,
+    /// Held for its lock.
+    _lock: Entry,
 }
 
 /// Reads and validates the config of a bundle.
@@ -182,7 +183,7 @@ pub fn create(store: &Store, mut request: Request, ready: &mut dyn FnMut(&Spec) 
     };
     let mut undo = Undo { spec: &spec, cgroups: false, devices: None, born: false };
     match build(&entry, &mut request, (&spec, &raw), &cgroups, &mut saved, &mut undo, ready) {
-        Ok((child, warnings, notes)) => Ok(Made { child, saved, spec, warnings, notes, entry }),
+        Ok((child, warnings, notes)) => Ok(Made { child, saved, spec, warnings, notes, _lock: entry }),
         Err(error) => {
             undo.all(entry, &saved);
             Err(error)
@@ -300,9 +301,9 @@ fn with_oom(error: Error, saved: &Saved) -> Error {
 }
 
 impl Made {
-    /// Lets go of the container's lock; for a runtime that stays to attend to it.
-    pub fn unlock(self) -> (Child, Saved, Spec) {
-        (self.child, self.saved, self.spec)
+    /// Lets go of the container's lock; for a runtime that stays to attend to its first process.
+    pub fn unlock(self) -> Child {
+        self.child
     }
 
     /// Runs the poststart hooks of a container that was started at once.
@@ -310,16 +311,15 @@ impl Made {
     /// # Errors
     /// The first hook that fails; the container is stopped and removed then (runtime-spec 1.3, lifecycle, step 9).
     pub fn after_start(&self) -> Result<()> {
-        after_start(&self.entry, &self.saved, &self.spec)
+        after_start(&self.saved, &self.spec)
     }
 }
 
-fn after_start(entry: &Entry, saved: &Saved, spec: &Spec) -> Result<()> {
+fn after_start(saved: &Saved, spec: &Spec) -> Result<()> {
     let result = run_hooks(&spec.hooks().poststart, "poststart", saved, "running");
     if result.is_err() {
         let _ = saved.process().map(|pidfd| process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
         let _ = saved.cgroup.kill(libc::SIGKILL);
-        let _ = entry;
     }
     result
 }
@@ -371,7 +371,7 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
         }
         Some(_) => return Err(Error::new(Kind::Other, "the container broke the protocol")),
     }
-    after_start(&entry, &saved, &spec)
+    after_start(&saved, &spec)
 }
 
 /// Sends a signal to a container: its first process, or, with `all`, every process in its cgroups.
@@ -417,13 +417,13 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
     };
     let saved = match entry.load() {
         Ok(Some(saved)) => saved,
-        Ok(None) if force => return salvage(store, entry, id),
+        Ok(None) if force => return salvage(entry, id),
         Ok(None) => {
             return Err(
                 wrong_status("delete", id, Status::Creating).hint("brig delete --force removes what is left of it")
             );
         }
-        Err(_) if force => return salvage(store, entry, id),
+        Err(_) if force => return salvage(entry, id),
         Err(e) => return Err(e),
     };
     match saved.status(entry.path()) {
@@ -440,7 +440,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
 }
 
 /// Removes a container whose state is lost or damaged: what its config names as its cgroups, with all that runs in them.
-fn salvage(_: &Store, entry: Entry, id: &str) -> Result<Vec<Error>> {
+fn salvage(entry: Entry, id: &str) -> Result<Vec<Error>> {
     let request = Request { id: id.to_owned(), ..Request::default() };
     if let Ok(cgroups) = entry.config().and_then(|spec| compile_cgroup(&request, &spec)) {
         let record = cgroups.record();
@@ -492,14 +492,6 @@ fn dispose(entry: Entry, saved: &Saved) -> Result<Vec<Error>> {
         .enumerate()
         .filter_map(|(index, hook)| run_hook(hook, "poststop", index, saved, "stopped").err())
         .collect())
-}
-
-/// Removes a container whose process has ended, for `run`.
-///
-/// # Errors
-/// As [`delete`].
-pub fn delete_ended(store: &Store, id: &str) -> Result<Vec<Error>> {
-    delete(store, id, true)
 }
 
 fn move_devices(spec: &Spec, child: &Child) -> Result<Option<netdev::Moved>> {

@@ -25,15 +25,6 @@ pub fn flag(typ: NamespaceType) -> u64 {
     bit as u64
 }
 
-/// The kind's name under /proc/PID/ns.
-pub fn file_name(typ: NamespaceType) -> &'static str {
-    match typ {
-        NamespaceType::Network => "net",
-        NamespaceType::Mount => "mnt",
-        other => other.word(),
-    }
-}
-
 /// Whether this process is in another user namespace than the kernel's first, which always has the same inode
 /// (`PROC_USER_INIT_INO` of linux/proc_ns.h, since Linux 3.8).
 pub fn inside_user_namespace() -> bool {
@@ -185,7 +176,7 @@ pub fn idmap_namespace(maps: &Maps) -> Result<OwnedFd> {
     else {
         crate::sys::alloc::forbid();
         // Its own copy of the other end must go, so that the parent's end is the last: then read returns at its death, too.
-        crate::sys::close(ours);
+        drop(ours);
         let _ = files::read(theirs.as_fd(), &mut [0]);
         process::exit_now(0)
     };

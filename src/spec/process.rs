@@ -132,13 +132,6 @@ spec_words! {
     }
 }
 
-impl User {
-    /// The user and group IDs that must be mapped when there is a user namespace.
-    pub fn gids(&self) -> impl Iterator<Item = u32> {
-        std::iter::once(self.gid).chain(self.additional_gids.iter().copied())
-    }
-}
-
 impl IdMapping {
     /// Where a container ID lies on the host, if this mapping holds it.
     pub fn to_host(&self, id: u32) -> Option<u32> {

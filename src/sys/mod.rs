@@ -38,11 +38,6 @@ pub fn namespace_kind(namespace: std::os::fd::BorrowedFd) -> SysResult<i32> {
     check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) }.into()).map(|kind| kind as i32)
 }
 
-/// Closes an fd whose owner has to go on in a child: dropping a borrowed copy of the parent's value.
-pub fn close(fd: std::os::fd::OwnedFd) {
-    drop(fd);
-}
-
 /// sethostname(2).
 ///
 /// # Errors

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
-const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 
 /// The longest value that fsconfig(2) takes, without the final NUL.
 pub const FSCONFIG_VALUE_MAX: usize = 255;
@@ -119,14 +118,6 @@ pub fn fs_option(context: BorrowedFd, key: &CStr, value: Option<&CStr>) -> SysRe
 /// What the filesystem says.
 pub fn fs_create(context: BorrowedFd) -> SysResult<()> {
     fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
-}
-
-/// Applies changed options to the superblock of a context.
-///
-/// # Errors
-/// What the filesystem says.
-pub fn fs_reconfigure(context: BorrowedFd) -> SysResult<()> {
-    fsconfig(context, FSCONFIG_CMD_RECONFIGURE, None, None)
 }
 
 /// Makes a detached mount of a context's superblock, with `MOUNT_ATTR_*` bits.

@@ -287,11 +287,6 @@ impl CgroupPlan {
         join_files(&self.groups, !self.moves)
     }
 
-    /// Those files when the child can't be cloned into [`CgroupPlan::v2_dir`] (`ENOSYS` or `EINVAL` before Linux 5.7).
-    pub fn join_files_without_clone(&self) -> Vec<CString> {
-        join_files(&self.groups, false)
-    }
-
     /// The v2 directory to clone the child into (`CLONE_INTO_CGROUP`, Linux 5.7), after [`CgroupPlan::create`]; `None`
     /// when the container has no v2 cgroup, or may only join it afterwards, through [`CgroupPlan::join_files`].
     ///

@@ -62,12 +62,6 @@ impl Record {
         join_files(&self.groups, !self.moves)
     }
 
-    /// Those files when the child can't be cloned into [`Record::v2_dir`]: `EAGAIN` in a container at its limit of processes
-    /// (it may still move in), `ENOSYS` or `EINVAL` before Linux 5.7.
-    pub fn join_files_without_clone(&self) -> Vec<CString> {
-        join_files(&self.groups, false)
-    }
-
     /// The v2 directory to clone a child into (`CLONE_INTO_CGROUP`, Linux 5.7); `None` when the container has no v2 cgroup,
     /// or when [`Record::join_files`] leads into it.
     ///

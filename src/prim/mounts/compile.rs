@@ -81,6 +81,11 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
     }
 }
 
+/// The source, if there is one; engines write `""` for none.
+fn source_of(entry: &spec::Mount) -> Option<&Path> {
+    entry.source.as_deref().filter(|source| !source.as_os_str().is_empty())
+}
+
 fn bind(
     entry: &spec::Mount,
     pointer: &str,
@@ -91,10 +96,8 @@ fn bind(
     if let Some(option) = parsed.data.first() {
         return Err(problem(pointer, "/options", &format!("`{option}` is no option of a bind mount")));
     }
-    let source =
-        entry.source.as_deref().filter(|s| !s.as_os_str().is_empty()).ok_or_else(|| {
-            problem(pointer, "/source", "missing; a bind mount needs a file or directory of the host")
-        })?;
+    let source = source_of(entry)
+        .ok_or_else(|| problem(pointer, "/source", "missing; a bind mount needs a file or directory of the host"))?;
     let path = CString::new(facts.bundle.join(source).into_os_string().into_encoded_bytes())
         .map_err(|_| problem(pointer, "/source", "holds a NUL byte"))?;
     let context = || format!("{pointer}/source: open {}", path.to_string_lossy());
@@ -130,7 +133,7 @@ fn new(
     if parsed.idmap.is_some() || !entry.uid_mappings.is_empty() || !entry.gid_mappings.is_empty() {
         return Err(problem(pointer, "/uidMappings", "ID-mapped mounts are bind mounts; add the option bind"));
     }
-    let source = entry.source.as_deref().filter(|s| !s.as_os_str().is_empty()).unwrap_or(Path::new(&name));
+    let source = source_of(entry).unwrap_or(Path::new(&name));
     let mut data = parsed.data.clone();
     if let Some(label) = facts.label.filter(|_| !matches!(name.as_str(), "proc" | "sysfs" | "cgroup2")) {
         data.push(format!("context=\"{label}\""));
