@@ -399,9 +399,18 @@ fn out_of_memory_is_counted() {
     let Some(layout) = v1_machine() else { return };
     let made = make(&layout, &fresh_path(), r#"{"memory": {"limit": 8388608, "swap": 8388608}, "pids": {"limit": 5}}"#);
     assert_eq!(made.0.oom_kills(), Some(0));
+    let mut watch = made.0.oom_watch().unwrap();
+    assert_eq!(watch.read().unwrap(), 0);
     let mut hungry = script(&made.0, "exec tail /dev/zero");
     hungry.wait().unwrap();
     assert!(made.0.oom_kills() >= Some(1));
+    assert!(watch.read().unwrap() >= 1);
+    let stats = made.0.stats().unwrap();
+    assert_eq!((stats.memory.usage.limit, stats.pids.limit), (8_388_608, 5));
+    assert!(stats.memory.usage.max == 8_388_608 && stats.cpu.total > 0 && !stats.cpu.percpu.is_empty(), "{stats:?}");
+    assert_eq!(watch.read().unwrap(), 0, "what was told is not told again");
+    made.0.remove().unwrap();
+    assert_eq!(watch.read().unwrap(), 0, "the end of a cgroup is no want of memory");
 }
 
 #[test]

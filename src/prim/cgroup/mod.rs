@@ -19,12 +19,15 @@ mod limits;
 #[cfg(test)]
 mod live;
 mod members;
+mod oom;
 mod record;
+pub mod stats;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use layout::{Hierarchy, Layout, Version};
+pub use oom::OomWatch;
 pub use record::Record;
 pub use write::{Set, Write};
 

@@ -124,10 +124,7 @@ impl Record {
 
     /// How many of the container's processes the kernel has killed for want of memory; `None` when nobody counts.
     pub fn oom_kills(&self) -> Option<u64> {
-        let group = self.groups.iter().find(|g| g.has("memory"))?;
-        let file = if group.version == Version::V1 { "memory.oom_control" } else { "memory.events" };
-        let text = fs::read_to_string(format!("{}/{file}", group.path)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+        self.groups.iter().find(|g| g.has("memory"))?.oom_kills()
     }
 
     /// Removes the container's cgroups with all below them, and the parents that were made for them if they are empty.

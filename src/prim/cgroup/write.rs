@@ -277,7 +277,7 @@ fn range(file: &str) -> Option<&'static str> {
 }
 
 /// The huge page sizes of this kernel, as the cgroup files name them (`2MB`).
-fn page_sizes() -> Vec<String> {
+pub(super) fn page_sizes() -> Vec<String> {
     let kilobytes = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
     let name = |kb: u64| match kb {
         _ if kb >= 1 << 20 => format!("{}GB", kb >> 20),
