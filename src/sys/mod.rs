@@ -2,6 +2,7 @@
 //! errno, opens everything close-on-exec, and allocates nothing, so that all of it may be called between clone and exec.
 
 pub mod alloc;
+pub mod bpf;
 pub mod cred;
 mod failure;
 pub mod files;

@@ -20,6 +20,7 @@ mod limits;
 mod live;
 mod members;
 mod oom;
+mod program;
 mod record;
 pub mod stats;
 #[cfg(test)]
