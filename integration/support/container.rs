@@ -117,6 +117,16 @@ impl<'t> Container<'t> {
         os::reap(self.pid).expect("init is this process's child")
     }
 
+    /// The test that it belongs to.
+    pub fn test(&self) -> &'t Test {
+        self.test
+    }
+
+    /// Whether there is more output within this time.
+    pub fn says_within(&self, limit: std::time::Duration) -> bool {
+        self.output.borrow().readable(limit)
+    }
+
     /// The next line of its output, as JSON.
     #[track_caller]
     pub fn line(&self) -> Value {
@@ -146,6 +156,11 @@ pub struct Lines {
 impl Lines {
     pub fn new(fd: OwnedFd) -> Lines {
         Lines { file: fd.into(), kept: Vec::new() }
+    }
+
+    /// Whether there is more within this time.
+    pub fn readable(&self, limit: std::time::Duration) -> bool {
+        !self.kept.is_empty() || os::readable(&self.file, limit)
     }
 
     /// The next line without its end; None at the end of the output.

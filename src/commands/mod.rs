@@ -7,7 +7,10 @@ mod features;
 mod kill;
 mod list;
 mod log;
+mod pause;
 mod plan;
+mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;
@@ -74,7 +77,10 @@ enum Command {
     Features(features::Features),
     Kill(kill::Kill),
     List(list::List),
+    Pause(pause::Pause),
     Plan(plan::Plan),
+    Ps(ps::Ps),
+    Resume(resume::Resume),
     Run(run::Run),
     Spec(spec::Spec),
     Start(start::Start),
@@ -90,7 +96,10 @@ impl Command {
             Command::Features(_) => "features",
             Command::Kill(_) => "kill",
             Command::List(_) => "list",
+            Command::Pause(_) => "pause",
             Command::Plan(_) => "plan",
+            Command::Ps(_) => "ps",
+            Command::Resume(_) => "resume",
             Command::Run(_) => "run",
             Command::Spec(_) => "spec",
             Command::Start(_) => "start",
@@ -105,6 +114,9 @@ impl Command {
             Command::Delete(c) => &c.id,
             Command::Exec(c) => &c.id,
             Command::Kill(c) => &c.id,
+            Command::Pause(c) => &c.id,
+            Command::Ps(c) => c.id(),
+            Command::Resume(c) => &c.id,
             Command::Run(c) => &c.create.id,
             Command::Start(c) => &c.id,
             Command::State(c) => &c.id,
@@ -120,7 +132,10 @@ impl Command {
             Command::Features(c) => c.run().map(|()| 0),
             Command::Kill(c) => c.run(context).map(|()| 0),
             Command::List(c) => c.run(context).map(|()| 0),
+            Command::Pause(c) => c.run(context).map(|()| 0),
             Command::Plan(c) => c.run(context).map(|()| 0),
+            Command::Ps(c) => c.run(context).map(|()| 0),
+            Command::Resume(c) => c.run(context).map(|()| 0),
             Command::Run(c) => c.run(context),
             Command::Spec(c) => c.run().map(|()| 0),
             Command::Start(c) => c.run(context).map(|()| 0),

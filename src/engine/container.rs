@@ -339,6 +339,7 @@ pub fn start(store: &Store, id: &str) -> Result<()> {
                 format!("cannot start container {id:?}: it is stopped (process already finished)"),
             ));
         }
+        Status::Paused => return Err(wrong_status("start", id, Status::Paused).hint("resume it first")),
         other => return Err(wrong_status("start", id, other)),
     }
     let spec = entry.config()?;

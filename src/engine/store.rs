@@ -360,10 +360,11 @@ impl Saved {
             Some((time, false)) if time == self.start_time => {}
             _ => return Status::Stopped,
         }
-        if self.gated && dir.join("gate").exists() {
-            Status::Created
-        } else if self.cgroup.is_frozen().unwrap_or(false) {
+        // Frozen first: one that is paused before its start can't answer at its gate.
+        if self.cgroup.is_frozen().unwrap_or(false) {
             Status::Paused
+        } else if self.gated && dir.join("gate").exists() {
+            Status::Created
         } else {
             Status::Running
         }
