@@ -161,7 +161,12 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::Hostname(name) => crate::sys::set_hostname(name).at(Call::SetHostname),
         Op::Domainname(name) => crate::sys::set_domainname(name).at(Call::SetDomainname),
         Op::Loopback => socket::loopback_up().at(Call::Loopback),
-        Op::OomScoreAdj(value) => files::write_to(None, c"/proc/self/oom_score_adj", value.to_bytes()).at(Call::Write),
+        Op::OomScoreAdj { value, deniable } => {
+            match files::write_to(None, c"/proc/self/oom_score_adj", value.to_bytes()) {
+                Err(Errno::EACCES | Errno::EPERM) if *deniable => Ok(()),
+                other => other.at(Call::Write),
+            }
+        }
         Op::DetachMounts => {
             let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
             nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)
@@ -177,7 +182,7 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::OpenRoot(root) => hold_root(root.as_fd(), state),
         Op::Mount(mount) => {
             let made = mounts::apply(mount, state.root()?)?;
-            if mount.is_proc() {
+            if mount.is_proc() && !mount.is_read_only() {
                 state.procfs = Some(made);
             }
             Ok(())
@@ -231,15 +236,15 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             Ok(()) | Err(Errno::ENOSYS) => Ok(()),
             Err(errno) => Err(Failure { call: Call::Keyctl, errno }),
         },
-        Op::Label { file, value } => label(file, value, state),
+        Op::Label { file, value, host: true } => rootfs::label_by_host(file, value),
+        Op::Label { file, value, host: false } => label(file, value, state),
         Op::OwnStdio(uid) => own_stdio(*uid),
         Op::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Call::Prctl).map(drop),
         Op::Bounding(keep) => capabilities::apply_bounding(*keep),
         Op::CloseFds(first) => {
             // Closed, not just close-on-exec: until then a path such as /proc/self/fd/N/../bin/sh would lead out through a
             // directory of the host (CVE-2024-21626).
-            let procfs = state.procfs.as_ref().map(AsRawFd::as_raw_fd);
-            process::close_except(*first, [Some(state.wire.as_raw_fd()), state.gate, procfs]).at(Call::CloseRange)
+            process::close_except(*first, [Some(state.wire.as_raw_fd()), state.gate]).at(Call::CloseRange)
         }
         Op::Groups { groups, deniable } => match cred::set_groups(groups) {
             Err(Errno::EPERM) if *deniable => Ok(()),
@@ -325,7 +330,7 @@ fn make_terminal(
 }
 
 /// Writes a label to a file of this process in the held procfs. The directory is reached by number: `self` is a symlink.
-fn label(file: &str, value: &CStr, state: &State) -> Result<(), Failure> {
+fn label(file: &CStr, value: &CStr, state: &State) -> Result<(), Failure> {
     let procfs = state.procfs.as_ref().ok_or(Failure::check(Errno::EBADF))?;
     let mut path = [0_u8; 64];
     let mut digits = [0_u8; 10];
@@ -336,7 +341,7 @@ fn label(file: &str, value: &CStr, state: &State) -> Result<(), Failure> {
         digits[at] = b'0' + (pid % 10) as u8;
         pid /= 10;
     }
-    let parts = digits[at..].iter().chain(b"/").chain(file.as_bytes());
+    let parts = digits[at..].iter().chain(b"/").chain(file.to_bytes());
     path.iter_mut().take(63).zip(parts).for_each(|(to, from)| *to = *from);
     let name = CStr::from_bytes_until_nul(&path).map_err(|_| Failure::check(Errno::EINVAL))?;
     rootfs::write_proc(procfs.as_fd(), name, value.to_bytes())

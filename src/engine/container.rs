@@ -285,6 +285,9 @@ fn build(
     };
     let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), request.gated, &mut on);
     let mut warnings = std::mem::take(&mut plan.warnings);
+    if saved.cgroup.groups.is_empty() && !cgroups.is_empty() {
+        warnings.push("/linux/cgroupsPath: this user may make no cgroup: the container stays in its caller's".into());
+    }
     warnings.extend(cgroups.warnings().iter().map(ToString::to_string));
     match launched {
         Ok(child) => Ok((child, warnings, plan.notes())),

@@ -104,7 +104,7 @@ fn map_mounts(plan: &Plan, pick: impl Fn(&super::plan::IdMap) -> Option<Result<O
 }
 
 struct Parent<'p> {
-    plan: &'p Plan,
+    plan: &'p mut Plan,
     wire: OwnedFd,
     child: Child,
 }
@@ -132,7 +132,10 @@ impl Parent<'_> {
                     self.answer(sync, number, on)?;
                     // A child that died meanwhile is found at the next message.
                     let _ = wire::go(self.wire.as_fd());
-                    ready |= sync == Sync::Ready;
+                    if sync == Sync::Ready {
+                        self.look_at_oom_score();
+                        ready = true;
+                    }
                     if ready && gated {
                         return Ok(());
                     }
@@ -168,8 +171,12 @@ impl Parent<'_> {
         }
         for Step { op, at } in &self.plan.by_parent {
             match op {
-                Op::OomScoreAdj(value) => std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.as_bytes())
-                    .during(|| format!("{op} [{at}]"))?,
+                Op::OomScoreAdj { value, deniable } => {
+                    match std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.as_bytes()) {
+                        Err(e) if *deniable && e.kind() == std::io::ErrorKind::PermissionDenied => {}
+                        other => other.during(|| format!("{op} [{at}]"))?,
+                    }
+                }
                 Op::Rlimit(limit) => crate::sys::sched::set_rlimit_of(pid, limit.resource, limit.soft, limit.hard)
                     .map_err(|errno| with_rlimit_hint(Error::os(format!("{op} [{at}]"), errno), *limit, errno))?,
                 _ => {}
@@ -181,6 +188,22 @@ impl Parent<'_> {
                 files::open(None, &path, OFlag::O_RDONLY).during(|| "open the user namespace".into())
             })
         })
+    }
+
+    /// Says what became of an oom_score_adj that the kernel may have refused: podman and runc go on as well.
+    fn look_at_oom_score(&mut self) {
+        let Plan { by_parent, setup, stage, .. } = &*self.plan;
+        let steps = by_parent.iter().chain(setup).chain(stage.iter().flat_map(|(steps, _)| steps));
+        let wanted = steps.filter_map(|step| match &step.op {
+            Op::OomScoreAdj { value, deniable: true } => Some(value.to_string_lossy().into_owned()),
+            _ => None,
+        });
+        let Some(wanted) = wanted.last() else { return };
+        let now = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", self.child.pid)).unwrap_or_default();
+        if now.trim() != wanted && !now.is_empty() {
+            let what = format!("{wanted} takes CAP_SYS_RESOURCE on the host, so it stays at {}", now.trim());
+            self.plan.warnings.push(format!("/process/oomScoreAdj: {what}"));
+        }
     }
 
     /// The child went without a word.
@@ -267,6 +290,10 @@ pub fn explain_step(step: &Step, exec: &Program, failure: Failure, (detail, said
     }
     match hint(&step.op, failure) {
         Some(hint) => error.hint(hint),
+        None if matches!(errno, Errno::EPERM | Errno::EACCES) => match namespaces::denial() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        },
         None => error,
     }
 }
@@ -280,6 +307,13 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         (Op::Mount(m), _, Errno::EPERM) if m.is_type(c"sysfs") => {
             "sysfs in a user namespace needs a network namespace of its own; bind /sys instead"
         }
+        (Op::Mount(_), Call::MountSetattr, Errno::EPERM) => {
+            "in a user namespace the flags that the source's mount has on the host stay: leave suid, dev, exec and the \
+             atime options out"
+        }
+        (Op::Mount(m), Call::CloneTree, Errno::EINVAL) if matches!(m.what, What::Bind { .. }) => {
+            "in a user namespace a directory can't be had without what is mounted below it: use rbind"
+        }
         (Op::Mount(_), Call::Open, Errno::ELOOP) => {
             "the target of proc or sysfs must be a directory of the root filesystem, not a symlink"
         }
@@ -292,7 +326,22 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         (Op::Terminal { .. }, Call::Open, Errno::ENOENT) => "a terminal needs a devpts mounted on /dev/pts",
         (Op::Node(_), Call::Mknod, Errno::EEXIST) => "another file has that name in the root filesystem",
         (Op::Node(_), Call::Mknod, Errno::EPERM) => "making devices takes CAP_MKNOD and leave of the devices cgroup",
+        (Op::Groups { .. }, _, Errno::EPERM) => {
+            "a user namespace that a plain user maps alone has no supplementary groups: leave additionalGids out, or map \
+             a range of /etc/subgid"
+        }
         (Op::Gid(_) | Op::Uid(_) | Op::Groups { .. }, _, Errno::EINVAL) => "the ID is not mapped in the user namespace",
+        (Op::Label { file, .. }, Call::Write, Errno::ENOENT) if *file == c"attr/apparmor/exec" => {
+            "no such AppArmor profile is loaded: load its file with apparmor_parser --replace, or leave apparmorProfile out"
+        }
+        (Op::Label { file, .. }, Call::Write, Errno::EACCES | Errno::EPERM) if *file == c"attr/apparmor/exec" => {
+            "this process is confined by a profile that does not let it change to that one"
+        }
+        (Op::Label { .. }, Call::Write, Errno::EINVAL) => "the loaded SELinux policy has no such context",
+        (Op::Label { .. }, Call::Check, _) => "/proc is not a procfs here",
+        (Op::HoldProc, _, Errno::EPERM) => {
+            "in a user namespace that takes a new pid namespace, and a host procfs that nothing masks"
+        }
         (Op::Sysctl { .. }, Call::Open, Errno::ENOENT) => "this kernel has no such sysctl, or not per namespace",
         (Op::Seccomp { .. }, _, Errno::EINVAL) => "this kernel does not know one of the filter's flags or actions",
         (Op::JoinCgroup(_), _, Errno::EPERM | Errno::EACCES) => "the cgroup is not this user's to join",
@@ -303,12 +352,16 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
     })
 }
 
-fn clone_hint(errno: Errno) -> &'static str {
-    match errno {
+fn clone_hint(errno: Errno) -> String {
+    if let (Errno::EPERM | Errno::ENOSPC, Some(denial)) = (errno, namespaces::denial()) {
+        return denial;
+    }
+    let text = match errno {
         Errno::ENOSPC => "a limit in /proc/sys/user/max_*_namespaces is reached",
         Errno::EPERM => "creating namespaces takes CAP_SYS_ADMIN or a user namespace, which this host may forbid",
         Errno::EAGAIN => "the limit of processes is reached (RLIMIT_NPROC or the pids cgroup)",
         Errno::EBUSY => "the cgroup has controllers for its children and takes no processes itself",
         _ => "see clone(2)",
-    }
+    };
+    text.into()
 }

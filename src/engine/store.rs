@@ -120,7 +120,8 @@ impl Store {
         Store { root: root.into() }
     }
 
-    /// The default place: /run/brig for root, $XDG_RUNTIME_DIR/brig for others.
+    /// The default place: /run/brig for root, $XDG_RUNTIME_DIR/brig for others, /run/user/UID/brig where they have a
+    /// session but not the variable (su, cron).
     ///
     /// Under podman without root, brig has the user ID 0 in a user namespace that only borrows the host's /run, and a
     /// nearly empty environment. Where somebody is called root in a user namespace, it is a system with a /run of its own.
@@ -129,8 +130,30 @@ impl Store {
             || !namespaces::inside_user_namespace() || std::env::var_os("USER").is_some_and(|name| name == "root");
         match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) if !nix::unistd::geteuid().is_root() || !root() => Path::new(&dir).join("brig"),
+            None if !nix::unistd::geteuid().is_root() => {
+                let own = PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid()));
+                if own.is_dir() { own.join("brig") } else { PathBuf::from("/run/brig") }
+            }
             _ => PathBuf::from("/run/brig"),
         }
+    }
+
+    /// Makes the directory of all containers.
+    fn make_root(&self) -> Result<()> {
+        let plain = !nix::unistd::geteuid().is_root() || namespaces::inside_user_namespace();
+        // Sticky, which keeps those who clean $XDG_RUNTIME_DIR from it (XDG Base Directory Specification).
+        let mode = if plain { 0o1700 } else { 0o700 };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&self.root)
+            .during(|| format!("make the state directory {}", self.root.display()))
+            .map_err(|e| match e.kind() {
+                Kind::Os(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+                    e.hint("set XDG_RUNTIME_DIR to a directory of your own, or name one with --root")
+                }
+                _ => e,
+            })
     }
 
     /// Takes an ID for a new container.
@@ -144,11 +167,7 @@ impl Store {
         builder.mode(0o700);
         let made = match builder.create(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&self.root)
-                    .during(|| format!("make the state directory {}", self.root.display()))?;
+                self.make_root()?;
                 builder.create(&path)
             }
             other => other,

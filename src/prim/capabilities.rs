@@ -47,6 +47,12 @@ pub fn may_mount() -> bool {
     cred::get_caps().is_ok_and(|caps| caps.effective >> Capability::CAP_SYS_ADMIN.index() & 1 == 1)
 }
 
+/// Whether the calling process may give others a lower oom_score_adj than it was given: CAP_SYS_RESOURCE on the host.
+pub fn may_lower_oom_score() -> bool {
+    let bit = Capability::CAP_SYS_RESOURCE.index();
+    cred::get_caps().is_ok_and(|caps| caps.effective >> bit & 1 == 1) && !crate::sys::inside_user_namespace()
+}
+
 /// The names of a mask's capabilities, lowest number first; bits without a name are left out.
 pub fn names(mask: u64) -> Vec<String> {
     let mut named: Vec<Capability> = caps::all().into_iter().filter(|c| mask >> c.index() & 1 == 1).collect();

@@ -1,6 +1,8 @@
 //! `linux.namespaces`, id maps and time offsets.
 
-use crate::error::{Context, Error, Kind, Problem, Result};
+mod helpers;
+
+use crate::error::{Context, Error, Problem, Result};
 use crate::spec::{IdMapping, Linux, NamespaceType};
 use crate::sys::files;
 use crate::sys::process::{self, Child};
@@ -8,7 +10,6 @@ use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// The `CLONE_NEW*` bit of a kind.
 pub fn flag(typ: NamespaceType) -> u64 {
@@ -25,12 +26,7 @@ pub fn flag(typ: NamespaceType) -> u64 {
     bit as u64
 }
 
-/// Whether this process is in another user namespace than the kernel's first, which always has the same inode
-/// (`PROC_USER_INIT_INO` of linux/proc_ns.h, since Linux 3.8).
-pub fn inside_user_namespace() -> bool {
-    const FIRST: u64 = 0xefff_fffd;
-    nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
-}
+pub use crate::sys::inside_user_namespace;
 
 /// The bits of the namespaces that the container gets new.
 pub fn created(linux: &Linux) -> u64 {
@@ -108,33 +104,35 @@ pub fn maps(uid: &[IdMapping], gid: &[IdMapping]) -> Maps {
     Maps { uid: text(uid), gid: text(gid), first: (first(uid), first(gid)) }
 }
 
-/// Writes the maps of a process that waits in its new user namespace. An unprivileged caller may map but itself; what is
-/// more goes through newuidmap(1) and newgidmap(1), which check /etc/subuid and /etc/subgid.
+/// Writes the maps of a process that waits in its new user namespace: directly where the caller may (CAP_SETUID and
+/// CAP_SETGID, which root has, and so has an engine in a user namespace of its own), or where it maps itself alone; what
+/// is more goes through newuidmap(1) and newgidmap(1), which check /etc/subuid and /etc/subgid.
 ///
 /// # Errors
-/// `EPERM` with what would be needed.
+/// What would be needed: a helper, a range.
 pub fn write_maps(maps: &Maps, pid: i32) -> Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let write = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text);
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let privileged = uid.is_root();
-    // Its own ID alone anyone may map.
-    let own_alone = is_own(&maps.uid, uid.as_raw()) && is_own(&maps.gid, gid.as_raw());
-    if !privileged && !own_alone && (helper("newuidmap", pid, &maps.uid)? & helper("newgidmap", pid, &maps.gid)?) {
-        return Ok(());
-    }
-    if !privileged {
+    if !may_map() {
+        if !(is_own(&maps.uid, uid) && is_own(&maps.gid, gid)) {
+            let [for_uids, for_gids] = helpers::find()?;
+            for_uids.run(pid, &maps.uid, uid)?;
+            return for_gids.run(pid, &maps.gid, gid);
+        }
         // Linux 3.19: an unprivileged gid_map needs setgroups to be given up.
         write("setgroups", "deny").during(|| format!("write /proc/{pid}/setgroups"))?;
     }
     let words = |field: &str, text: &str| format!("/linux/{field}: write `{}`", text.trim().replace('\n', "; "));
-    let hint = |e: Error| match privileged {
-        true => e,
-        false => e.hint(
-            "install newuidmap and newgidmap (package uidmap) and give this user ranges in /etc/subuid and /etc/subgid",
-        ),
-    };
-    write("uid_map", &maps.uid).during(|| words("uidMappings", &maps.uid)).map_err(hint)?;
-    write("gid_map", &maps.gid).during(|| words("gidMappings", &maps.gid)).map_err(hint)
+    write("uid_map", &maps.uid).during(|| words("uidMappings", &maps.uid)).map_err(with_denial)?;
+    write("gid_map", &maps.gid).during(|| words("gidMappings", &maps.gid)).map_err(with_denial)
+}
+
+/// Whether the kernel lets this process map any ID of its own user namespace (user_namespaces(7), "Defining user and group
+/// ID mappings").
+fn may_map() -> bool {
+    const SETGID: u64 = 1 << 6;
+    const SETUID: u64 = 1 << 7;
+    crate::sys::cred::get_caps().is_ok_and(|caps| caps.effective & (SETUID | SETGID) == SETUID | SETGID)
 }
 
 /// Whether a map is of one ID, this one.
@@ -143,25 +141,40 @@ fn is_own(map: &str, id: u32) -> bool {
     fields.next().is_some_and(|host| host.parse() == Ok(id)) && fields.next() == Some("1") && fields.next().is_none()
 }
 
-/// Runs newuidmap or newgidmap, by absolute path (CVE-2026-84042); false where it is not installed.
-fn helper(name: &str, pid: i32, map: &str) -> Result<bool> {
-    let Some(path) =
-        ["/usr/bin", "/bin", "/usr/local/bin"].iter().map(|d| Path::new(d).join(name)).find(|p| p.exists())
-    else {
-        return Ok(false);
-    };
-    let output = std::process::Command::new(&path)
-        .arg(pid.to_string())
-        .args(map.split_whitespace())
-        .env_clear()
-        .output()
-        .during(|| format!("run {}", path.display()))?;
-    if output.status.success() {
-        return Ok(true);
+/// Settings by which a host keeps plain users from user namespaces: the file below /proc/sys, the value that forbids, and
+/// what it means.
+const DENIALS: [(&str, &str, &str); 3] = [
+    ("kernel/unprivileged_userns_clone", "0", "user namespaces are root's alone here"),
+    ("user/max_user_namespaces", "0", "no user namespaces are allowed here"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor gives plain users' namespaces no rights here, but to programs with a profile that has `userns,`",
+    ),
+];
+
+/// The setting by which this host keeps plain users from user namespaces, and the remedy.
+pub fn denial() -> Option<String> {
+    DENIALS.iter().find_map(|(file, value, meaning)| {
+        let now = std::fs::read_to_string(format!("/proc/sys/{file}")).ok()?;
+        let other = match *value {
+            "1" => "0",
+            _ if file.contains("max") => "15000",
+            _ => "1",
+        };
+        (now.trim() == *value)
+            .then(|| format!("{meaning}; root can change that: sysctl {}={other}", file.replace('/', ".")))
+    })
+}
+
+fn with_denial(error: Error) -> Error {
+    match denial() {
+        Some(hint) => error.hint(hint),
+        None if inside_user_namespace() => {
+            error.hint("only what this user namespace maps itself can be mapped on: see /proc/self/uid_map and gid_map")
+        }
+        None => error,
     }
-    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(Kind::Other, text)
-        .hint("the ranges that the config maps must be this user's in /etc/subuid and /etc/subgid"))
 }
 
 /// A user namespace with these maps and nothing in it, for an ID-mapped mount: made by a child that lives just long enough

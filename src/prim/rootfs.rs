@@ -205,6 +205,26 @@ pub fn write_proc(procfs: BorrowedFd, name: &CStr, value: &[u8]) -> Result<(), F
     files::write(file.as_fd(), value).at(Call::Write)
 }
 
+/// The filesystem type of procfs, see statfs(2).
+const PROC: i64 = 0x9fa0;
+
+/// Writes a label of the calling process (`attr/exec`) by way of the procfs on /proc, which must be one (CVE-2019-16884), and
+/// through nothing that is mounted over it (CVE-2025-52881). For a process that sees its caller's mounts.
+///
+/// # Errors
+/// The call that failed; a check when /proc is no procfs.
+pub fn label_by_host(file: &CStr, value: &CStr) -> Result<(), Failure> {
+    let procfs = files::open(None, c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
+    if crate::sys::filesystem(procfs.as_fd()).at(Call::Stat)? != PROC {
+        return Err(Failure::check(Errno::ENOTDIR));
+    }
+    // The number that this process has there; in its own PID namespace it may have another.
+    let mut number = [0; 16];
+    let number = files::read_link(procfs.as_fd(), c"self", &mut number).at(Call::Open)?;
+    let own = path::open(procfs.as_fd(), number, OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::SameMount).at(Call::Open)?;
+    write_proc(own.as_fd(), file, value.to_bytes())
+}
+
 /// A procfs that nothing is mounted over, detached: the processes alone with `subset`, or all of it.
 ///
 /// # Errors

@@ -61,6 +61,12 @@ pub fn write_to(dir: Option<BorrowedFd>, path: &CStr, bytes: &[u8]) -> SysResult
     write(open(dir, path, OFlag::O_WRONLY)?.as_fd(), bytes)
 }
 
+/// Whether a file has an extended attribute (getxattr(2)).
+pub fn has_attribute(path: &CStr, name: &CStr) -> bool {
+    // SAFETY: two C strings, and no buffer to be filled.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+}
+
 /// Fills a buffer with directory entries (getdents64(2)); the length is 0 at the end.
 ///
 /// # Errors

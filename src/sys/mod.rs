@@ -39,6 +39,13 @@ pub fn namespace_kind(namespace: std::os::fd::BorrowedFd) -> SysResult<i32> {
     check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) }.into()).map(|kind| kind as i32)
 }
 
+/// Whether this process is in another user namespace than the kernel's first, which always has the same inode
+/// (`PROC_USER_INIT_INO` of linux/proc_ns.h, since Linux 3.8).
+pub fn inside_user_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffd;
+    nix::sys::stat::stat(c"/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
+}
+
 /// sethostname(2).
 ///
 /// # Errors

@@ -180,7 +180,7 @@ pub fn cloexec_from(first: u32) -> SysResult<()> {
 ///
 /// # Errors
 /// As close_range(2).
-pub fn close_except(first: u32, keep: [Option<i32>; 3]) -> SysResult<()> {
+pub fn close_except(first: u32, keep: [Option<i32>; 2]) -> SysResult<()> {
     let mut from = first;
     loop {
         let kept = keep.iter().flatten().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= from).min();

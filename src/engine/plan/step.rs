@@ -9,7 +9,7 @@ use crate::prim::rootfs::Node;
 use crate::prim::seccomp::Filter;
 use crate::sys::mount::Tree;
 use crate::sys::sched::SchedAttr;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
 
@@ -66,8 +66,8 @@ pub enum Op {
     Domainname(CString),
     /// Bring the loopback interface up.
     Loopback,
-    /// Write oom_score_adj.
-    OomScoreAdj(CString),
+    /// Write oom_score_adj; one that the caller may not give is left as it is.
+    OomScoreAdj { value: CString, deniable: bool },
     /// Cut the mount namespace's tree off the host's propagation.
     DetachMounts,
     /// Attach the root filesystem at its place.
@@ -120,8 +120,8 @@ pub enum Op {
     Personality(u64),
     /// Join a fresh session keyring.
     Keyring(CString),
-    /// Write an LSM label through the held procfs.
-    Label { file: &'static str, value: CString },
+    /// Write an LSM label for the program, through the caller's procfs (`host`) or the held one.
+    Label { file: &'static CStr, value: CString, host: bool },
     /// Give the standard streams to the container's user.
     OwnStdio(u32),
     /// Set no_new_privs.
@@ -176,7 +176,7 @@ impl fmt::Display for Op {
             Op::Hostname(name) => write!(f, "set hostname {:?}", text(name)),
             Op::Domainname(name) => write!(f, "set domainname {:?}", text(name)),
             Op::Loopback => write!(f, "bring the loopback interface up"),
-            Op::OomScoreAdj(value) => write!(f, "set oom_score_adj {}", text(value)),
+            Op::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj {}", text(value)),
             Op::DetachMounts => write!(f, "cut mounts off the host's propagation"),
             Op::AttachRoot { path, .. } => write!(f, "attach root filesystem {}", text(path)),
             Op::OpenRoot(_) => write!(f, "open root filesystem"),
@@ -211,7 +211,10 @@ impl fmt::Display for Op {
             Op::MemoryPolicy(_) => write!(f, "set the memory policy"),
             Op::Personality(persona) => write!(f, "set execution domain {persona:#x}"),
             Op::Keyring(name) => write!(f, "join session keyring {}", text(name)),
-            Op::Label { file, value } => write!(f, "set label {:?} ({file})", text(value)),
+            Op::Label { file, value, .. } => {
+                let (label, file) = (text(value), file.to_string_lossy());
+                write!(f, "set label {:?} ({file})", label.trim_start_matches("exec "))
+            },
             Op::OwnStdio(uid) => write!(f, "give the standard streams to user {uid}"),
             Op::NoNewPrivileges => write!(f, "set no_new_privs"),
             Op::Bounding(keep) => write!(f, "limit the bounding set to {}", caps_list(*keep)),

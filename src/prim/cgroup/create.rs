@@ -59,7 +59,7 @@ impl CgroupPlan {
                     record.groups.push(group.clone());
                 }
                 Err(error) if self.may_leave_out(i, &error) => left_out.push(i),
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.for_a_limit(i, error)),
             }
         }
         debug_assert!(
@@ -77,6 +77,16 @@ impl CgroupPlan {
     fn may_leave_out(&self, at: usize, error: &Error) -> bool {
         let denied = matches!(error.kind(), Kind::Os(Errno::EACCES | Errno::EPERM | Errno::EROFS));
         self.rootless && denied && self.writes.iter().all(|w| w.group != at)
+    }
+
+    /// Names what a user asks for who has no cgroup to set it in.
+    fn for_a_limit(&self, at: usize, error: Error) -> Error {
+        match self.writes.iter().find(|w| self.rootless && w.group == at) {
+            Some(write) => error.context(format!("{} takes a cgroup", write.pointer)).hint(
+                "leave the limits out, or run in a delegated cgroup: systemd-run --user --scope -p Delegate=yes brig …",
+            ),
+            None => error,
+        }
     }
 
     fn make_group(&self, group: &Group, made: &mut Vec<String>) -> Result<()> {

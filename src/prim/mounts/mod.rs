@@ -98,6 +98,11 @@ impl Mount {
         self.is_type(c"proc")
     }
 
+    /// Whether nothing can be written by way of this mount.
+    pub fn is_read_only(&self) -> bool {
+        (self.attributes.set | self.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0
+    }
+
     /// Whether this is a new filesystem of a type.
     pub fn is_type(&self, name: &CStr) -> bool {
         matches!(&self.what, What::New { fstype, .. } if fstype.as_c_str() == name)
@@ -218,9 +223,18 @@ fn new(
 /// Gives a mount its attributes and propagation.
 fn dress(made: BorrowedFd, mount: &Mount) -> Result<(), Failure> {
     for (attributes, recursive) in [(mount.attributes, false), (mount.recursive, true)] {
-        if !attributes.is_empty() {
-            mount::set_attributes(made, attributes, recursive, None).at(Call::MountSetattr)?;
+        if attributes.is_empty() {
+            continue;
         }
+        match mount::set_attributes(made, attributes, recursive, None) {
+            // `rw` is the engines' word for nothing in particular; in a user namespace what is read-only stays so.
+            Err(Errno::EPERM) if attributes.clear & libc::MOUNT_ATTR_RDONLY != 0 => {
+                let rest = Attributes { clear: attributes.clear & !libc::MOUNT_ATTR_RDONLY, ..attributes };
+                mount::set_attributes(made, rest, recursive, None)
+            }
+            other => other,
+        }
+        .at(Call::MountSetattr)?;
     }
     propagate(made, &mount.propagation)
 }

@@ -1,8 +1,8 @@
 //! The plan of one more process in a running container.
 
 use super::super::{HookState, Op, Plan, Program, Sync, program};
-use super::process::{Parts, attributes_of, early_filter, is_set, late_list, terminal_step};
-use super::{List, Options, c};
+use super::process::{Parts, attributes_of, early_filter, labels, late_list, terminal_step};
+use super::{List, Options, c, oom_score_adj};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::namespaces::{self, Joined};
 use crate::prim::{attributes, capabilities};
@@ -58,7 +58,7 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
     }
     // Before it is undumpable: the files of such a process are root's.
     if let Some(adj) = process.oom_score_adj {
-        list.add("/process/oomScoreAdj", Op::OomScoreAdj(c(prefix, adj.to_string())?));
+        list.add("/process/oomScoreAdj", oom_score_adj(adj)?);
     }
     list.add("", Op::Undumpable);
     let all = linux.namespaces.iter().filter_map(|n| n.typ).map(namespaces::flag).fold(0, |a, b| a | b);
@@ -75,6 +75,10 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
         None
     };
     let flags = if stage.is_some() { flags & !user } else { flags };
+    let parts = Parts { spec, process, options, new_user: false, prefix };
+    // By the process itself, while the caller's procfs is in sight: one of the container's would have to be mounted anew,
+    // which a user namespace with a masked one does not allow.
+    labels(&parts, &mut list, true)?;
     if flags != 0 {
         list.add("/linux/namespaces", Op::JoinContainer { pidfd: target, flags });
     }
@@ -86,16 +90,12 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
         list.add("/linux/uidMappings", Op::NamespaceRoot { uid, gid });
     }
     list.add("", Op::Session);
-    if is_set(process.apparmor_profile.as_ref()) || is_set(process.selinux_label.as_ref()) {
-        list.add("", Op::HoldProc);
-    }
     if let Some(socket) = console.filter(|_| process.terminal) {
         list.add("/process/terminal", terminal_step(process, socket, false));
     }
     if !options.no_new_keyring {
         list.add("", Op::Keyring(c("", format!("_ses.{id}"))?));
     }
-    let parts = Parts { spec, process, options, new_user: false, prefix };
     let mut by_parent = List::default();
     attributes_of(&parts, &mut list, &mut by_parent, &mut warnings)?;
     let mut late = late_list(&parts)?;

@@ -136,7 +136,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     {
         // Lowering takes CAP_SYS_RESOURCE on the host, which a child in a user namespace has not.
         let to = if new_user { &mut by_parent } else { &mut list };
-        to.add("/process/oomScoreAdj", Op::OomScoreAdj(c("/process/oomScoreAdj", adj.to_string())?));
+        to.add("/process/oomScoreAdj", oom_score_adj(adj)?);
     }
     if new_user && !joins_first {
         list.add("/linux/uidMappings", Op::Sync(Sync::Maps));
@@ -303,6 +303,8 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let mut late = List::default();
     let exec = match process {
         Some(process) => {
+            let parts = Parts { spec, process, options, new_user, prefix: "/process" };
+            process::labels(&parts, &mut list, false)?;
             if !options.no_new_keyring {
                 list.add("", Op::Keyring(c("", format!("_ses.{id}"))?));
             }
@@ -315,7 +317,6 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             }
             let home = program::home_of(process.user.uid, root_dir.as_fd());
             let program = Program::new(process, Some(&home), &options.extra_env)?;
-            let parts = Parts { spec, process, options, new_user, prefix: "/process" };
             attributes_of(&parts, &mut list, &mut by_parent, &mut warnings)?;
             late = late_list(&parts)?;
             early_filter(&mut list, &mut late);
@@ -348,6 +349,11 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         hook_state,
         warnings,
     })
+}
+
+fn oom_score_adj(value: i32) -> Result<Op> {
+    let value = c("/process/oomScoreAdj", value.to_string())?;
+    Ok(Op::OomScoreAdj { value, deniable: !capabilities::may_lower_oom_score() })
 }
 
 /// Takes out the joined namespace that a test picks.

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::prim::{attributes, capabilities, hooks, lsm, seccomp};
 use crate::spec::{NamespaceType, Process, Spec};
 use crate::sys::sched;
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -17,6 +18,30 @@ pub(super) struct Parts<'a> {
     pub(super) new_user: bool,
     /// JSON pointer of the process.
     pub(super) prefix: &'a str,
+}
+
+/// Steps that give the program its labels: both are for the next execve(2), so that nothing may be executed after them but
+/// the program (and, as with runc, its startContainer hooks). With `host` they are written through the caller's procfs, as
+/// long as it is in sight; else through one of the container's own.
+pub(super) fn labels(parts: &Parts, list: &mut List, host: bool) -> Result<()> {
+    let Parts { process, options, prefix, .. } = parts;
+    let mut add = |label: Option<&String>, field: &str, module: &str, enabled: fn() -> bool, files: &[&'static CStr]| {
+        let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
+        // To be unconfined is no wish where nobody confines.
+        if label == "unconfined" && !enabled() {
+            return Ok(());
+        }
+        let pointer = format!("{prefix}/{field}");
+        lsm::check(label, &pointer, module, enabled()).map_err(|p| Error::problems("config.json", &[p]))?;
+        for file in files {
+            let value = if module == "AppArmor" { format!("exec {label}") } else { label.clone() };
+            list.add(pointer.clone(), Op::Label { file, value: c(&pointer, value)?, host });
+        }
+        Ok(())
+    };
+    let keyring: &[_] = if options.no_new_keyring { &[c"attr/exec"] } else { &[c"attr/keycreate", c"attr/exec"] };
+    add(process.apparmor_profile.as_ref(), "apparmorProfile", "AppArmor", lsm::apparmor, &[c"attr/apparmor/exec"])?;
+    add(process.selinux_label.as_ref(), "selinuxLabel", "SELinux", lsm::selinux, keyring)
 }
 
 /// Steps between the container's set-up and the gate that make the process what the config says.
@@ -80,17 +105,6 @@ pub(super) fn late_list(parts: &Parts) -> Result<List> {
         None => None,
     };
     let sets = process.capabilities.as_ref().map(|c| capabilities::compile(c).0).unwrap_or_default();
-    if let Some(label) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
-        let pointer = at("apparmorProfile");
-        lsm::check(label, &pointer, "AppArmor", lsm::apparmor()).map_err(|p| Error::problems("config.json", &[p]))?;
-        let value = c(&pointer, format!("exec {label}"))?;
-        late.add(at("apparmorProfile"), Op::Label { file: "attr/apparmor/exec", value });
-    }
-    if let Some(label) = process.selinux_label.as_ref().filter(|label| !label.is_empty()) {
-        let pointer = at("selinuxLabel");
-        lsm::check(label, &pointer, "SELinux", lsm::selinux()).map_err(|p| Error::problems("config.json", &[p]))?;
-        late.add(at("selinuxLabel"), Op::Label { file: "attr/exec", value: c(&at("selinuxLabel"), label.as_str())? });
-    }
     // Without no_new_privs, loading takes a capability that the next step drops.
     let raise = !process.no_new_privileges;
     let mut filter = filter.map(|filter| Step { op: Op::Seccomp { filter, raise }, at: "/linux/seccomp".into() });
