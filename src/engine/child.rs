@@ -18,7 +18,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Exit status of a child that could not set the container up; nobody but its parent sees it.
-const SETUP_FAILED: i32 = 255;
+pub(super) const SETUP_FAILED: i32 = 255;
 
 /// CAP_SYS_ADMIN, which loading a filter without no_new_privs takes.
 const SYS_ADMIN: u64 = 1 << 21;

@@ -288,7 +288,7 @@ fn build(
     if saved.cgroup.groups.is_empty() && !cgroups.is_empty() {
         warnings.push("/linux/cgroupsPath: this user may make no cgroup: the container stays in its caller's".into());
     }
-    warnings.extend(cgroups.warnings().iter().map(ToString::to_string));
+    warnings.extend(cgroups.warnings().map(ToString::to_string));
     match launched {
         Ok(child) => Ok((child, warnings, plan.notes())),
         Err(error) => Err(with_oom(error, saved)),

@@ -44,12 +44,25 @@ pub fn launch(
     let (ours, theirs) = socket::packet_pair().during(|| "make a socket pair".into())?;
     let own_pid_namespace = enter_pid_namespace(plan)?;
     let flags = plan.clone_flags;
-    let cloned = process::clone3(flags, cgroup);
+    let mut cloned = process::clone3(flags, cgroup);
+    let mut procs = None;
+    if let (Err(errno), Some(cgroup)) = (&cloned, cgroup)
+        && may_join_instead(*errno)
+    {
+        procs = Some(files::open(Some(cgroup), c"cgroup.procs", OFlag::O_WRONLY).map_err(not_joined)?);
+        cloned = process::clone3(flags, None);
+    }
     if let Ok(None) = cloned {
         // The parent's end must not live on in the child, or its death would go unnoticed.
         drop(ours);
+        if let Some(Err(errno)) = procs.as_ref().map(|procs| files::write(procs.as_fd(), b"0")) {
+            let failure = crate::sys::Failure { call: Call::Write, errno };
+            let _ = wire::tell(theirs.as_fd(), Message::Failed { step: wire::JOIN, failure, detail: 0 });
+            process::exit_now(child::SETUP_FAILED);
+        }
         child::run(plan, theirs.as_fd());
     }
+    drop(procs);
     if let Some(own) = own_pid_namespace {
         match nix::sched::setns(own, CloneFlags::CLONE_NEWPID) {
             // Who has no privilege over the own one, as under podman without root, can't go back: what this process
@@ -74,6 +87,26 @@ pub fn launch(
         let _ = process::wait(parent.child.pidfd.as_fd());
     }
     result.map(|()| parent.child)
+}
+
+/// Whether a child that can't be born in its v2 cgroup may still get in by itself: kernels before 5.7 and filters of system
+/// calls don't let it (`E2BIG`, `EINVAL`, `EPERM`), and a threaded cgroup takes only who is in its domain (`EOPNOTSUPP`). If
+/// the clone failed for another reason, it fails again.
+fn may_join_instead(errno: Errno) -> bool {
+    matches!(errno, Errno::E2BIG | Errno::EINVAL | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP)
+}
+
+fn not_joined(errno: Errno) -> Error {
+    let error = Error::os("/linux/cgroupsPath: join the container's cgroup by its cgroup.procs", errno);
+    match errno {
+        Errno::EACCES | Errno::EPERM => error.hint(
+            "moving a process takes the right to write cgroup.procs of both cgroups and of the nearest one above both: \
+             start brig within the part of the tree that is delegated to this user",
+        ),
+        Errno::EOPNOTSUPP => error.hint("it is a threaded cgroup, or below one; give a linux.cgroupsPath elsewhere"),
+        Errno::EBUSY => error.hint(clone_hint(errno)),
+        _ => error,
+    }
 }
 
 /// Makes the next child be born in the PID namespace that the plan joins; returns the own one to come back to.
@@ -241,6 +274,9 @@ fn with_rlimit_hint(error: Error, limit: attributes::Rlimit, errno: Errno) -> Er
 
 /// A child's failure in the plan's words.
 pub fn explain(plan: &Plan, step: u16, failure: Failure, detail: i32, said: &[u8]) -> Error {
+    if step == wire::JOIN {
+        return not_joined(failure.errno);
+    }
     let steps = match &plan.stage {
         _ if step & LATE != 0 => &plan.late,
         Some((stage, _)) if step & wire::STAGE != 0 => stage,
@@ -359,8 +395,13 @@ fn clone_hint(errno: Errno) -> String {
     let text = match errno {
         Errno::ENOSPC => "a limit in /proc/sys/user/max_*_namespaces is reached",
         Errno::EPERM => "creating namespaces takes CAP_SYS_ADMIN or a user namespace, which this host may forbid",
-        Errno::EAGAIN => "the limit of processes is reached (RLIMIT_NPROC or the pids cgroup)",
-        Errno::EBUSY => "the cgroup has controllers for its children and takes no processes itself",
+        Errno::EAGAIN => {
+            "the limit of processes is reached: /linux/resources/pids/limit of the container or of a cgroup above it, or \
+             RLIMIT_NPROC of this user"
+        }
+        Errno::EBUSY => {
+            "the cgroup has controllers turned on for its children, so it takes no processes itself; name one below it"
+        }
         _ => "see clone(2)",
     };
     text.into()

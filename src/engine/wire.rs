@@ -28,6 +28,8 @@ pub enum Message {
 
 /// Added to the number of a step that runs after the gate.
 pub const LATE: u16 = 0x8000;
+/// In the place of a step's number: the child's way into its v2 cgroup, before the first step.
+pub const JOIN: u16 = 0x3fff;
 /// Added to the number of a step of the stage.
 pub const STAGE: u16 = 0x4000;
 

@@ -1,7 +1,7 @@
 //! Making a container's cgroups, all of them or none.
 
 use super::write::{self, read};
-use super::{CgroupPlan, Group, Record, Version, members};
+use super::{CgroupPlan, DeviceProgram, Group, Record, Version, members};
 use crate::error::{Context, Error, Kind, Result};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
@@ -11,8 +11,12 @@ use std::path::Path;
 /// How often a parent may vanish between its making and its use: another container that leaves removes what it made.
 const RACES: usize = 16;
 
-/// The control files that belong to the one to whom a v2 cgroup is delegated, see the kernel's cgroup-v2.rst.
-const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
+/// The control files that belong to the one to whom a v2 cgroup is delegated, see the kernel's cgroup-v2.rst. The kernel
+/// lists those that it has in /sys/kernel/cgroup/delegate (Linux 4.15); these have always been among them.
+const DELEGATED: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads";
+
+/// The controllers that limit single threads, which a threaded cgroup can have; all others need a whole domain.
+const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 
 impl CgroupPlan {
     /// What is going to be made, for the state directory, before anything is: a runtime that is killed half-way leaves
@@ -67,6 +71,8 @@ impl CgroupPlan {
             "only groups without writes are left out"
         );
         write::write_all(&self.groups, &self.writes)?;
+        let fresh = |program: &DeviceProgram| made.contains(&self.groups[program.group].path);
+        self.install_program(self.device_program.as_ref().is_some_and(fresh))?;
         if let Some(owner) = self.owner {
             record.groups.iter().filter(|g| g.version == Version::V2).try_for_each(|g| delegate(g, owner))?;
         }
@@ -133,41 +139,80 @@ impl CgroupPlan {
             return Ok(());
         }
         let all: String = group.controllers.iter().map(|c| format!("+{c} ")).collect();
-        let mut first_failure = None;
+        let mut failed = false;
         for dir in std::iter::once(group.mount.clone()).chain(ancestors(group)) {
             let file = format!("{dir}/cgroup.subtree_control");
-            if let Err(errno) = write::put(&file, all.trim_end()) {
+            let Err(errno) = write::put(&file, all.trim_end()) else { continue };
+            failed = true;
+            // Who may not write one may not write another; nor does it help to know that here, as long as all is on already.
+            if !matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS) {
                 // One that can't be had (cpu beside real-time tasks, cpuset in a threaded subtree) must not cost the others.
                 for controller in &group.controllers {
                     let _ = write::put(&file, &format!("+{controller}"));
                 }
-                first_failure.get_or_insert((file, errno));
             }
         }
-        let Some((file, errno)) = first_failure else { return Ok(()) };
-        let needed = self.writes.iter().filter(|w| self.groups[w.group] == *group);
+        if !failed {
+            return Ok(());
+        }
+        self.become_threaded(group)?;
         let available = read(&format!("{}/cgroup.controllers", group.path))?;
-        for write in needed {
+        for write in self.writes.iter().filter(|w| self.groups[w.group] == *group) {
             let controller = write.file.split('.').next().unwrap_or_default();
             if controller != "cgroup" && !available.split(' ').any(|c| c == controller) {
-                let what = format!("{}: turn on the {controller} controller in {file}", write.pointer);
-                return Err(Error::os(what, errno).hint(subtree_hint(errno)));
+                return Err(not_enabled(group, controller, &write.pointer));
             }
         }
         Ok(())
     }
+
+    /// Below a threaded cgroup a new one is neither a domain nor threaded, and takes no process. It becomes threaded, which is
+    /// as good as long as no controller is needed that counts by domains.
+    fn become_threaded(&self, group: &Group) -> Result<()> {
+        let file = format!("{}/cgroup.type", group.path);
+        if !read(&file).is_ok_and(|kind| kind == "domain invalid") {
+            return Ok(());
+        }
+        let mut own = self.writes.iter().filter(|w| self.groups[w.group] == *group);
+        let domain = own.find(|w| {
+            let controller = w.file.split('.').next().unwrap_or_default();
+            controller != "cgroup" && !THREADED.contains(&controller)
+        });
+        if let Some(write) = domain {
+            let what =
+                format!("{}: {} is below a threaded cgroup, which can't have this limit", write.pointer, group.path);
+            return Err(Error::os(what, Errno::EOPNOTSUPP)
+                .hint("give a linux.cgroupsPath elsewhere; threaded cgroups have cpu, cpuset and pids alone"));
+        }
+        write::put(&file, "threaded").during(|| format!("write threaded to {file}"))
+    }
 }
 
-fn subtree_hint(errno: Errno) -> &'static str {
-    match errno {
+/// Where on the way down a controller is not passed on, and why.
+fn not_enabled(group: &Group, controller: &str, pointer: &str) -> Error {
+    let has = |file: String| read(&file).is_ok_and(|list| list.split(' ').any(|c| c == controller));
+    let mut way = std::iter::once(group.mount.clone()).chain(ancestors(group));
+    let dir = way.find(|dir| !has(format!("{dir}/cgroup.subtree_control"))).unwrap_or_else(|| group.mount.clone());
+    let file = format!("{dir}/cgroup.subtree_control");
+    let errno = write::put(&file, &format!("+{controller}")).err().unwrap_or(Errno::ENOENT);
+    let what = format!("{pointer}: turn on the {controller} controller for {} in {file}", group.path);
+    let hint = match errno {
         Errno::EBUSY => {
             "this cgroup has processes of its own, so it can't limit its children; give a linux.cgroupsPath \
                          elsewhere, or move its processes into a cgroup below it"
+                .to_owned()
         }
-        Errno::EOPNOTSUPP => "this cgroup is threaded; give a linux.cgroupsPath elsewhere",
-        Errno::ENOENT => "the parent cgroup does not have the controller; it has to be turned on from the top down",
-        _ => "this user may not: run brig as root, or have the controller delegated to this user's cgroup",
-    }
+        Errno::EOPNOTSUPP => "this cgroup is threaded; give a linux.cgroupsPath elsewhere".to_owned(),
+        Errno::EROFS => "the cgroup filesystem is mounted read-only here; mount it read-write".to_owned(),
+        Errno::EINVAL => format!("the kernel can't limit {controller} here; remove what asks for it"),
+        _ => {
+            let is_unit = |name: &&str| [".service", ".scope", ".slice"].iter().any(|end| name.ends_with(end));
+            let unit = group.path.split('/').rfind(is_unit);
+            let unit = unit.map_or(String::new(), |unit| format!(", by Delegate={controller} in systemd's {unit}"));
+            format!("run brig as root, or have the controller delegated to this user{unit}")
+        }
+    };
+    Error::os(what, errno).hint(hint)
 }
 
 /// The directories between the hierarchy's root and a group, from the top down.
@@ -242,8 +287,16 @@ fn write_cpuset(dir: &str, name: &str, value: &str) -> Result<()> {
 }
 
 fn delegate(group: &Group, owner: u32) -> Result<()> {
-    let give =
-        |path: &str| std::os::unix::fs::chown(path, Some(owner), None).during(|| format!("give {path} to uid {owner}"));
-    give(&group.path)?;
-    DELEGATED.iter().try_for_each(|file| give(&format!("{}/{file}", group.path)))
+    let give = |path: &str| std::os::unix::fs::chown(path, Some(owner), None);
+    let what = |path: &str| format!("give {path} to uid {owner}");
+    give(&group.path).during(|| what(&group.path))?;
+    let files = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| DELEGATED.to_owned());
+    for path in files.lines().map(|file| format!("{}/{file}", group.path)) {
+        match give(&path) {
+            // That of a controller which is not turned on.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.during(|| what(&path))?,
+        }
+    }
+    Ok(())
 }

@@ -1,12 +1,12 @@
 //! `linux.resources.devices`: the list of rules that decides, as data. On v1 the rules are written one by one; on v2 a
-//! device program will be made from the same list.
+//! device program is made from the same list.
 
 use crate::error::Problem;
 use crate::spec::{DeviceRule, DeviceType};
 use std::fmt;
 
 /// Which devices a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Every device; the rule starts the list anew.
     All,
@@ -86,6 +86,11 @@ pub fn rules(config: &[DeviceRule], with_defaults: bool) -> Result<Vec<Rule>, Ve
         list.extend(DEFAULTS.iter().map(|&(kind, major, minor, access)| own(true, kind, major, minor, access)));
     }
     Ok(list)
+}
+
+/// Whether a list takes away more than everything at its start: what it then means to deny is denied nowhere else.
+pub fn denies(config: &[DeviceRule]) -> bool {
+    config.iter().any(|rule| !rule.allow && !matches!(rule.typ, None | Some(DeviceType::All)))
 }
 
 /// Whether the list comes down to: everything is allowed.

@@ -2,7 +2,7 @@
 //! what a kernel does with them it can't show.
 
 use super::live::fresh_path;
-use super::tests::{request, resources};
+use super::tests::{self, resources};
 use super::*;
 use std::fs;
 use std::path::PathBuf;
@@ -51,6 +51,11 @@ impl FakeV2 {
     fn read(&self, file: &str) -> String {
         fs::read_to_string(self.0.join("pod/web").join(file)).unwrap()
     }
+}
+
+/// Without device rules: a plain directory takes no program.
+fn request<'a>(path: Option<&'a str>, resources: &'a Resources) -> Request<'a> {
+    Request { rootless: true, ..tests::request(path, resources) }
 }
 
 impl Drop for FakeV2 {

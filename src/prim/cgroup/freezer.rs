@@ -1,17 +1,15 @@
 //! Freezing, thawing and killing everything in a container's cgroup.
 
-use super::members::{self, brief_wait, time_left};
+use super::members::{self, Events, brief_wait};
 use super::write;
 use super::{Group, Record, Version};
 use crate::error::{Context, Error, Kind, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 /// How long a fork bomb may resist being frozen before it is killed unfrozen.
@@ -84,7 +82,15 @@ impl Record {
         if let Some(group) = self.main().filter(|g| g.version == Version::V2) {
             // Linux 5.14; it reaches the frozen ones and all below.
             match write::put(&format!("{}/cgroup.kill", group.path), "1") {
-                Ok(()) => return self.wait_until_empty(deadline),
+                Ok(()) => {
+                    // Nobody escapes it by forking, so those who are there now are all that have to end.
+                    members::wait_for_end(&self.everyone()?, deadline);
+                    let events = File::open(&group.path).ok().and_then(|dir| Events::open(dir.as_fd()));
+                    if events.is_some_and(|events| !events.wait_for("populated 0", deadline)) {
+                        return Err(survivors(&self.everyone()?));
+                    }
+                    return if self.groups.len() > 1 { self.wait_until_empty(deadline) } else { Ok(()) };
+                }
                 Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(Error::os(format!("write 1 to {}/cgroup.kill", group.path), errno)),
             }
@@ -124,9 +130,7 @@ impl Record {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let what = format!("processes survive SIGKILL: {}", members::names(&pids));
-                return Err(Error::new(Kind::Other, what)
-                    .hint("a process in state D dies once its device or filesystem answers"));
+                return Err(survivors(&pids));
             }
             pids.iter().try_for_each(|pid| send(*pid, libc::SIGKILL))?;
             // Not for all of them: while the slowest one dies, a bomb that is not frozen would grow back.
@@ -164,6 +168,11 @@ impl Record {
         all.dedup();
         Ok(all)
     }
+}
+
+fn survivors(pids: &[i32]) -> Error {
+    Error::new(Kind::Other, format!("processes survive SIGKILL: {}", members::names(pids)))
+        .hint("a process in state D dies once its device or filesystem answers")
 }
 
 fn send(pid: i32, signal: i32) -> Result<()> {
@@ -215,21 +224,9 @@ impl Group {
     fn freeze_v2(&self, deadline: Instant) -> Result<bool> {
         let path = format!("{}/cgroup.freeze", self.path);
         write::put(&path, "1").during(|| format!("write 1 to {path}"))?;
-        let path = format!("{}/cgroup.events", self.path);
-        let events = File::open(&path).during(|| format!("open {path}"))?;
-        loop {
-            // Read before poll: it wakes for changes since the last read.
-            let mut buffer = [0; 256];
-            let n = events.read_at(&mut buffer, 0).during(|| format!("read {path}"))?;
-            if buffer[..n].split(|b| *b == b'\n').any(|line| line == b"frozen 1") {
-                return Ok(true);
-            }
-            let Some(left) = time_left(deadline) else { return Ok(false) };
-            match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], left) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Error::os(format!("poll {path}"), errno)),
-            }
-        }
+        let dir = File::open(&self.path).during(|| format!("open {}", self.path))?;
+        let events = Events::open(dir.as_fd());
+        Ok(events.is_some_and(|events| events.wait_for("frozen 1", deadline)))
     }
 
     fn thaw(&self) -> Result<()> {

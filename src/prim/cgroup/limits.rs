@@ -1,8 +1,8 @@
 //! `linux.resources` as writes: which file of which group gets which bytes, in which order. Pure.
 
-use super::devices;
+use super::device_list::DeviceList;
 use super::write::{Set, Write};
-use super::{Group, Mode, Version, convert};
+use super::{DeviceProgram, Group, Mode, Version, convert, devices, program};
 use crate::error::Problem;
 use crate::spec::{Cpu, HugepageLimit, Memory, Network, Rdma, Resources};
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ pub(super) struct Limits<'a> {
     pub groups: &'a [Group],
     pub mode: &'a Mode,
     pub writes: Vec<Write>,
+    pub device_program: Option<DeviceProgram>,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
 }
@@ -264,7 +265,7 @@ impl Limits<'_> {
             (Some(quota), None, Mode::Create) => Some(format!("{} 100000", max(quota))),
             // One number alone leaves the period as it is.
             (Some(quota), None, Mode::Update { .. }) => Some(max(quota)),
-            (None, Some(period), Mode::Update { cpu_quota: Some(quota) }) => Some(format!("{quota} {period}")),
+            (None, Some(period), Mode::Update { cpu_quota: Some(quota), .. }) => Some(format!("{quota} {period}")),
             (None, Some(period), _) => Some(format!("max {period}")),
         };
         if let Some(value) = value {
@@ -391,22 +392,50 @@ impl Limits<'_> {
             Ok(rules) => rules,
             Err(problems) => return self.problems.extend(problems),
         };
-        let pointer = "/linux/resources/devices";
-        if self.group("devices").is_some() {
-            for rule in &rules {
-                let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-                self.put("devices", Write::new(file, rule, rule.pointer.clone()));
+        if let Some(at) = self.group("devices") {
+            return self.device_writes(at, &rules);
+        }
+        let Some(group) = self.groups.iter().position(|g| g.version == Version::V2) else {
+            if !resources.devices.is_empty() && !devices::allow_all(&rules) {
+                let what = "needs the v1 devices hierarchy or cgroup v2, and this host has neither mounted";
+                self.problem("/linux/resources/devices", what);
             }
-        } else if devices::allow_all(&rules) {
-            // Nothing to enforce.
-        } else if resources.devices.is_empty() {
-            self.warn(pointer, "device access is not limited: that needs a cgroup v1 devices hierarchy so far");
-        } else {
-            // The place of the v2 device program: it is made from `rules` and attached to the v2 group.
-            let what = "device rules need a cgroup v1 devices hierarchy, which this host lacks, and there is no device \
-                        program for cgroup v2 yet; allow all devices with [{\"allow\": true, \"access\": \"rwm\"}] if \
-                        the container may use them";
-            self.problem(pointer, what);
+            return;
+        };
+        let program = match program::compile(&rules) {
+            Ok(program) => program,
+            Err(length) => {
+                let what = format!("comes to a device program of {length} instructions; use fewer, wider rules");
+                return self.problem("/linux/resources/devices", what);
+            }
+        };
+        if program.is_some() || *self.mode != Mode::Create {
+            let matters = devices::denies(&resources.devices);
+            self.device_program = Some(DeviceProgram { group, program, matters });
+        }
+    }
+
+    /// Device rules on v1.
+    fn device_writes(&mut self, at: usize, rules: &[devices::Rule]) {
+        let wanted = match DeviceList::new(rules) {
+            Ok(list) => list,
+            Err(problem) => return self.problems.push(problem),
+        };
+        let put = |file, value, pointer: &str| {
+            let mut write = Write::new(file, value, pointer.to_owned());
+            write.group = at;
+            write
+        };
+        match self.mode {
+            Mode::Update { devices: Some(now), .. } => {
+                let writes = DeviceList::parse(now).lead_to(&wanted);
+                self.writes
+                    .extend(writes.into_iter().map(|(file, value)| put(file, value, "/linux/resources/devices")));
+            }
+            _ => {
+                let file = |rule: &devices::Rule| if rule.allow { "devices.allow" } else { "devices.deny" };
+                self.writes.extend(rules.iter().map(|rule| put(file(rule), rule.to_string(), &rule.pointer)));
+            }
         }
     }
 }

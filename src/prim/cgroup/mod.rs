@@ -9,6 +9,7 @@
 
 mod convert;
 mod create;
+mod device_list;
 pub mod devices;
 #[cfg(test)]
 mod fake_v2;
@@ -32,13 +33,15 @@ pub use oom::OomWatch;
 pub use record::Record;
 pub use write::{Set, Write};
 
-use crate::error::{Context, Problem, Result};
+use crate::error::{Context, Kind, Problem, Result};
 use crate::spec::Resources;
 use crate::sys::{Errno, files};
 use limits::Limits;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode as FileMode;
+use program::Program;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
@@ -103,9 +106,10 @@ impl Group {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
     Create,
-    /// With the CPU quota in force, as `cpu.max` gives it.
+    /// With the CPU quota in force, as `cpu.max` gives it, and devices.list of v1.
     Update {
         cpu_quota: Option<String>,
+        devices: Option<String>,
     },
 }
 
@@ -115,9 +119,22 @@ pub struct CgroupPlan {
     groups: Vec<Group>,
     writes: Vec<Write>,
     warnings: Vec<Problem>,
+    device_program: Option<DeviceProgram>,
+    /// Found out only when the program is loaded.
+    unenforced: OnceCell<Problem>,
     rootless: bool,
     owner: Option<u32>,
     moves: bool,
+}
+
+/// What happens to the device program of a v2 group.
+#[derive(Debug, Clone)]
+struct DeviceProgram {
+    group: usize,
+    /// `None` takes away what is there: everything is allowed.
+    program: Option<Program>,
+    /// Whether somebody may count on what it denies.
+    matters: bool,
 }
 
 const PATH: &str = "/linux/cgroupsPath";
@@ -131,6 +148,8 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
         groups: Vec::new(),
         writes: Vec::new(),
         warnings: Vec::new(),
+        device_program: None,
+        unenforced: OnceCell::new(),
         rootless: request.rootless,
         owner: request.owner,
         moves: false,
@@ -161,22 +180,28 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
         groups: &plan.groups,
         mode: &Mode::Create,
         writes: Vec::new(),
+        device_program: None,
         problems: Vec::new(),
         warnings: Vec::new(),
     };
     if !request.rootless {
         limits.devices(request.resources, request.default_devices);
+    } else if devices::denies(&request.resources.devices) {
+        plan.warnings.push(unenforced());
     }
     limits.all(request.resources);
     if !limits.problems.is_empty() {
         return Err(limits.problems);
     }
-    let Limits { writes, warnings, .. } = limits;
+    let Limits { writes, device_program, warnings, .. } = limits;
     plan.writes = writes;
+    plan.device_program = device_program;
     plan.warnings.extend(warnings);
     if !layout.is_pure_v2() {
         // The v2 group is the last one, so no index moves.
-        let used = |i: usize| plan.writes.iter().any(|w| w.group == i);
+        let used = |i: usize| {
+            plan.writes.iter().any(|w| w.group == i) || plan.device_program.as_ref().is_some_and(|p| p.group == i)
+        };
         let keep: Vec<bool> =
             plan.groups.iter().enumerate().map(|(i, g)| g.version == Version::V1 || used(i)).collect();
         let mut keep = keep.iter();
@@ -189,7 +214,8 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
     Ok(plan)
 }
 
-/// What `brig update` writes into the cgroups of a running container. Device rules stay as they are, as with the peers.
+/// What `brig update` writes into the cgroups of a running container. Device rules, if there are any, replace those in force,
+/// with the default devices; without any those in force stay.
 ///
 /// # Errors
 /// Everything that can't be applied, each with its JSON pointer.
@@ -198,18 +224,34 @@ pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<
     let v2 = groups.iter().find(|g| g.version == Version::V2 && g.has("cpu"));
     let cpu_quota = v2.and_then(|g| write::read(&format!("{}/cpu.max", g.path)).ok());
     let cpu_quota = cpu_quota.and_then(|max| max.split(' ').next().map(Into::into));
-    let mode = Mode::Update { cpu_quota };
-    let mut limits =
-        Limits { groups: &groups, mode: &mode, writes: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+    let v1 = groups.iter().find(|g| g.version == Version::V1 && g.has("devices") && !resources.devices.is_empty());
+    // Longer than one read of a control file, if there are many.
+    let devices = v1.and_then(|g| std::fs::read_to_string(format!("{}/devices.list", g.path)).ok());
+    let mode = Mode::Update { cpu_quota, devices };
+    let mut limits = Limits {
+        groups: &groups,
+        mode: &mode,
+        writes: Vec::new(),
+        device_program: None,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if !resources.devices.is_empty() {
+        limits.devices(resources, true);
+    }
     limits.all(resources);
-    let Limits { writes, problems, mut warnings, .. } = limits;
+    let Limits { writes, device_program, problems, warnings, .. } = limits;
     if !problems.is_empty() {
         return Err(problems);
     }
-    if !resources.devices.is_empty() {
-        warnings.push(Problem::new("/linux/resources/devices", "device rules can't be changed while a container runs"));
-    }
-    Ok(CgroupPlan { groups, writes, warnings, rootless: false, owner: None, moves: false })
+    let unenforced = OnceCell::new();
+    Ok(CgroupPlan { groups, writes, warnings, device_program, unenforced, rootless: false, owner: None, moves: false })
+}
+
+fn unenforced() -> Problem {
+    let what = "is not enforced: without privilege over the host no device can be denied; what the user of this \
+                container may open, it may open there";
+    Problem::new("/linux/resources/devices", what)
 }
 
 /// The path to the cgroup as plain names, and whether it starts at the root of each hierarchy. `..` never leaves that root
@@ -260,12 +302,22 @@ impl CgroupPlan {
     /// What will be done, in words, each step with the JSON pointer that caused it.
     pub fn steps(&self) -> impl Iterator<Item = (String, &str)> {
         let make = |g: &Group| (format!("make cgroup {}", g.path), PATH);
-        self.groups.iter().map(make).chain(self.writes.iter().map(|w| (w.phrase(), w.pointer.as_ref())))
+        let program = self.device_program.iter().map(|p| {
+            let path = &self.groups[p.group].path;
+            let phrase = match &p.program {
+                Some(Program(code)) => format!("attach a device program of {} instructions to {path}", code.len()),
+                None => format!("detach the device program from {path}"),
+            };
+            (phrase, "/linux/resources/devices")
+        });
+        let writes = self.writes.iter().map(|w| (w.phrase(), w.pointer.as_ref()));
+        self.groups.iter().map(make).chain(writes).chain(program)
     }
 
-    /// What is accepted but not applied, and why; to be shown as warnings.
-    pub fn warnings(&self) -> &[Problem] {
-        &self.warnings
+    /// What is accepted but not applied, and why; to be shown as warnings. All of it is known after [`CgroupPlan::create`]
+    /// or [`CgroupPlan::apply`].
+    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
+        self.warnings.iter().chain(self.unenforced.get())
     }
 
     /// The writes, for tests and for `brig plan`.
@@ -283,7 +335,22 @@ impl CgroupPlan {
     /// # Errors
     /// The first write that the kernel refuses; those before it stay.
     pub fn apply(&self) -> Result<()> {
-        write::write_all(&self.groups, &self.writes)
+        write::write_all(&self.groups, &self.writes)?;
+        self.install_program(false)
+    }
+
+    /// Puts the device program in place, if there is one.
+    fn install_program(&self, fresh: bool) -> Result<()> {
+        let Some(DeviceProgram { group, program, matters }) = &self.device_program else { return Ok(()) };
+        match program::install(&self.groups[*group].path, program.as_ref(), fresh) {
+            Err(e) if matches!(e.kind(), Kind::Os(Errno::EPERM)) && program::in_user_namespace() => {
+                if *matters {
+                    let _ = self.unenforced.set(unenforced());
+                }
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// The files through which a child joins, see [`join`].

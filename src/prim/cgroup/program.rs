@@ -297,7 +297,7 @@ fn explain(what: &str, errno: Errno, log: &[u8]) -> Error {
 
 /// Runs something with as much locked memory allowed as can be; the container must not inherit that.
 fn with_locked_memory<T>(run: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-    let resource = libc::RLIMIT_MEMLOCK as u32;
+    let resource = libc::RLIMIT_MEMLOCK;
     let Ok((soft, hard)) = sched::get_rlimit(resource) else { return Err(Errno::EPERM) };
     let unlimited = libc::RLIM64_INFINITY;
     if sched::set_rlimit(resource, unlimited, unlimited).is_err() && sched::set_rlimit(resource, hard, hard).is_err() {

@@ -1,7 +1,7 @@
 //! Programs are run by a small machine that knows the instructions they use, and compared with the rules themselves.
 
-use super::super::devices;
 use super::*;
+use crate::prim::cgroup::devices;
 use crate::spec::{DeviceRule, DeviceType};
 
 /// Runs a program on one request.

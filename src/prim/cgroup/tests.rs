@@ -331,7 +331,7 @@ fn wrong_values_are_found() {
 fn deprecated_and_clamped_values_are_warned_of() {
     let resources = resources(r#"{"memory": {"kernel": 1000, "kernelTCP": 1000}, "cpu": {"shares": 1}}"#);
     let plan = compile(&hybrid(), &request(None, &resources)).unwrap();
-    let pointers: Vec<&str> = plan.warnings().iter().map(|w| w.pointer.as_str()).collect();
+    let pointers: Vec<&str> = plan.warnings().map(|w| w.pointer.as_str()).collect();
     let kernel = ["/linux/resources/memory/kernel", "/linux/resources/memory/kernelTCP", "/linux/resources/cpu/shares"];
     assert_eq!(pointers, kernel);
 }
@@ -345,12 +345,30 @@ fn device_rules() {
     assert!(plan.writes.iter().any(|w| w.phrase() == "write c 1:3 rwm to devices.allow"));
 
     let deny = resources(r#"{"devices": [{"allow": false, "access": "rwm"}]}"#);
-    assert_eq!(compile(&v2(), &request(None, &deny)).unwrap_err()[0].pointer, "/linux/resources/devices");
+    let program = |layout: &Layout, request: &Request| {
+        let plan = compile(layout, request).unwrap();
+        let words = plan.steps().map(|(phrase, _)| phrase).find(|phrase| phrase.contains("device program"));
+        assert_eq!(words.is_some(), plan.device_program.is_some());
+        words
+    };
+    let words = program(&v2(), &request(None, &deny)).unwrap();
+    assert!(words.ends_with(" to /sys/fs/cgroup/user.slice/web"), "{words}");
+    assert_eq!(program(&v2(), &request(None, &none)), Some(words), "the same rules");
     let allow = resources(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#);
-    assert_eq!(compile(&v2(), &request(None, &allow)).unwrap().writes, []);
-    assert_eq!(compile(&v2(), &request(None, &none)).unwrap().warnings()[0].pointer, "/linux/resources/devices");
+    assert_eq!(program(&v2(), &request(None, &allow)), None);
+    let mut without_v1 = hybrid();
+    without_v1.hierarchies.retain(|h| h.controllers != ["devices"]);
+    assert!(program(&without_v1, &request(None, &none)).unwrap().contains("/unified/web"), "so it gets a v2 group");
+    assert_eq!(program(&hybrid(), &request(None, &none)), None);
+    let v1_alone = Layout { hierarchies: vec![hierarchy(Version::V1, "pids", "/sys/fs/cgroup/pids", "/")] };
+    assert_eq!(compile(&v1_alone, &request(None, &deny)).unwrap_err()[0].pointer, "/linux/resources/devices");
+    assert!(compile(&v1_alone, &request(None, &none)).is_ok());
     let rootless = Request { rootless: true, ..request(None, &deny) };
-    assert_eq!(compile(&v2(), &rootless).unwrap().writes, []);
+    assert_eq!(program(&v2(), &rootless), None);
+    assert_eq!(compile(&v2(), &rootless).unwrap().warnings().count(), 0);
+    let taken = resources(r#"{"devices": [{"allow": false, "type": "c", "major": 1, "minor": 3, "access": "w"}]}"#);
+    let rootless = Request { rootless: true, ..request(None, &taken) };
+    assert_eq!(compile(&v2(), &rootless).unwrap().warnings().count(), 1, "somebody counts on it");
 }
 
 #[test]
@@ -418,7 +436,7 @@ fn managers() {
     assert!(systemd[0].what.contains("--cgroup-manager cgroupfs"));
     let disabled = compile(&hybrid(), &Request { manager: Manager::Disabled, ..request(None, &limits) }).unwrap();
     assert!(disabled.is_empty() && disabled.join_files().is_empty());
-    assert_eq!(disabled.warnings().len(), 1);
+    assert_eq!(disabled.warnings().count(), 1);
 }
 
 #[test]
@@ -427,11 +445,19 @@ fn an_update_writes_only_what_it_was_given() {
         groups: compile(&hybrid(), &request(None, &Resources::default())).unwrap().groups,
         ..Record::default()
     };
-    let json = r#"{"memory": {"swap": 1000, "disableOOMKiller": false}, "devices": [{"allow": false}]}"#;
+    let json = r#"{"memory": {"swap": 1000, "disableOOMKiller": false}}"#;
     let plan = update(&record, &resources(json)).unwrap();
     let phrases: Vec<String> = plan.writes.iter().map(Write::phrase).collect();
     assert_eq!(phrases, ["write 1000 to memory.memsw.limit_in_bytes", "write 0 to memory.oom_control"]);
-    assert_eq!(plan.warnings()[0].pointer, "/linux/resources/devices");
+    assert_eq!(plan.warnings().count(), 0);
+    let devices = resources(r#"{"devices": [{"allow": false}]}"#);
+    let plan = update(&record, &devices).unwrap();
+    assert_eq!(plan.writes[0].phrase(), "write a to devices.deny", "there is no list to start from");
+    assert!(plan.writes.len() > 10, "the default devices stay");
+    let on_v2 = Record { groups: compile(&v2(), &request(None, &devices)).unwrap().groups, ..Record::default() };
+    let plan = update(&on_v2, &devices).unwrap();
+    assert!(plan.writes.is_empty() && plan.device_program.is_some());
+    assert!(update(&on_v2, &Resources::default()).unwrap().device_program.is_none(), "what is in force stays");
     let problems = update(&record, &resources(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}"#)).unwrap_err();
     assert!(problems[0].what.contains("no cgroup with the hugetlb controller"), "{problems:?}");
 }
