@@ -26,6 +26,7 @@ mod record;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod write;
 
 pub use layout::{Hierarchy, Layout, Version};
@@ -333,10 +334,9 @@ impl CgroupPlan {
     /// Writes the limits into cgroups that exist ([`update`]).
     ///
     /// # Errors
-    /// The first write that the kernel refuses; those before it stay.
+    /// The first write that the kernel refuses; what was written before it is undone.
     pub fn apply(&self) -> Result<()> {
-        write::write_all(&self.groups, &self.writes)?;
-        self.install_program(false)
+        undo::write_all_or_none(&self.groups, &self.writes, || self.install_program(false))
     }
 
     /// Puts the device program in place, if there is one.

@@ -93,17 +93,12 @@ impl Write {
 /// The first write that fails, in words.
 pub fn write_all(groups: &[Group], writes: &[Write]) -> Result<()> {
     let mut last = Last::default();
-    let mut rest = writes;
-    while let Some(first) = rest.first() {
-        let together = match first.set {
-            Set::Alone => 1,
-            set => rest.iter().take_while(|w| w.set == set && w.group == first.group).count(),
-        };
-        let (set, after) = rest.split_at(together);
-        write_set(groups, set, &mut last)?;
-        rest = after;
-    }
-    Ok(())
+    sets(writes).try_for_each(|set| write_set(groups, set, &mut last))
+}
+
+/// Writes cut into those that depend on each other.
+pub(super) fn sets(writes: &[Write]) -> impl Iterator<Item = &[Write]> {
+    writes.chunk_by(|a, b| a.set != Set::Alone && a.set == b.set && a.group == b.group)
 }
 
 fn write_set(groups: &[Group], set: &[Write], last: &mut Last) -> Result<()> {
