@@ -1,11 +1,12 @@
 //! Reading config.json and process.json: one parse when all is well; when it is not, a second, slower reading finds
 //! every value of a wrong type or unknown word, not just the first.
 
-use super::{Process, Spec};
+use super::{Process, Resources, Spec};
 use crate::error::{Context, Error, Problem, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A document as read: the typed value, the bytes it came from, and what could not be read. Where `problems` is not
@@ -53,6 +54,27 @@ pub fn parse(raw: Vec<u8>, name: &str) -> Result<Loaded<Spec>> {
 pub fn parse_process(raw: Vec<u8>, name: &str) -> Result<Loaded<Process>> {
     read(raw, name)
 }
+
+/// Parses a `linux.resources` object from bytes, as `update` takes it; `name` is what messages call it. A key that no such
+/// object has is a problem here: there is nothing else that it could be for.
+///
+/// # Errors
+/// The bytes are not JSON.
+pub fn parse_resources(raw: Vec<u8>, name: &str) -> Result<Loaded<Resources>> {
+    let mut loaded = read::<Resources>(raw, name)?;
+    // A list would read as an object that has its values in order.
+    let keys: BTreeMap<String, serde::de::IgnoredAny> = serde_json::from_slice(&loaded.raw)
+        .map_err(|_| Error::invalid(format!("{name} is no JSON object: it takes what linux.resources takes")))?;
+    for key in keys.keys().filter(|key| !RESOURCES.contains(&key.as_str())) {
+        let what = format!("is no part of linux.resources, which has {}", RESOURCES.join(", "));
+        loaded.problems.push(Problem::new(format!("/{}", escape(key)), what));
+    }
+    Ok(loaded)
+}
+
+/// The keys of [`Resources`].
+const RESOURCES: [&str; 9] =
+    ["devices", "memory", "cpu", "pids", "blockIO", "hugepageLimits", "network", "rdma", "unified"];
 
 fn read<T: DeserializeOwned + Default>(raw: Vec<u8>, name: &str) -> Result<Loaded<T>> {
     match serde_json::from_slice(&raw) {
@@ -135,6 +157,28 @@ mod tests {
         assert!(found[1].starts_with("/linux/namespaces/2/type"), "{found:?}");
         assert!(found[2].starts_with("/process/args/1: invalid type: integer `1`"), "{found:?}");
         assert!(found[3].starts_with("/process/user/uid: invalid value: integer `4294967296`"), "{found:?}");
+    }
+
+    #[test]
+    fn resources_alone() {
+        let read = |json: &str| parse_resources(json.into(), "r.json").map(|l| (l.value, l.problems));
+        let (value, problems) = read(r#"{"pids":{"limit":5},"devices":null,"hugepageLimits":[]}"#).unwrap();
+        assert_eq!((value.pids.unwrap().limit, problems.len()), (Some(5), 0));
+        let (_, problems) = read(r#"{"linux":{},"memory":{"limit":"5"}}"#).unwrap();
+        let said: Vec<_> = problems.iter().map(|p| p.pointer.as_str()).collect();
+        assert_eq!(said, ["/memory/limit", "/linux"]);
+        for wrong in ["", "[]", "5", "null"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        // Every key is known: a full object has no other ones.
+        let all = r#"{"devices":[{"allow":true}],"memory":{"limit":1},"cpu":{"shares":1},"pids":{"limit":1},"blockIO":{"weight":1},
+            "hugepageLimits":[{"pageSize":"2MB"}],"network":{"classID":1},"rdma":{"a":{"hcaHandles":1}},"unified":{"a":"b"}}"#;
+        let text = serde_json::to_value(read(all).unwrap().0).unwrap();
+        let mut keys: Vec<_> = text.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let mut known = RESOURCES.to_vec();
+        known.sort_unstable();
+        assert_eq!(keys, known);
     }
 
     #[test]
