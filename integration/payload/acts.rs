@@ -65,6 +65,14 @@ pub fn act(verb: &str, arg: &str, said: &mut Said) -> Option<Value> {
         "mount" => mount(first, rest),
         "syscall" => syscall(arg),
         "hog" => hog(arg.parse().unwrap_or(0)),
+        "hold" => {
+            // Kept until the end of the process, and locked: no swap takes it.
+            let held = vec![1_u8; arg.parse().unwrap_or(0)];
+            // SAFETY: the memory is the vector's own.
+            unsafe { libc::mlock(held.as_ptr().cast(), held.len()) };
+            json!({"ok": std::hint::black_box(Box::leak(held.into_boxed_slice())).len()})
+        }
+        "burn" => burn(arg.parse().unwrap_or(0)),
         "files" => open_files(arg.parse().unwrap_or(0)),
         "threads" | "forks" => forks(arg.parse().unwrap_or(0)),
         "listener" => outcome(std::net::TcpListener::bind(arg).map(|_| true)),
@@ -192,6 +200,23 @@ fn hog(bytes: usize) -> Value {
         kept.push(std::hint::black_box(vec![1u8; 1 << 20]));
     }
     json!({"ok": kept.len()})
+}
+
+/// Uses this many milliseconds of CPU time.
+fn burn(milliseconds: i64) -> Value {
+    let used = || {
+        // SAFETY: timespec is plain data, which clock_gettime fills in.
+        let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut now) };
+        now.tv_sec * 1000 + now.tv_nsec / 1_000_000
+    };
+    let end = used() + milliseconds;
+    let mut rounds = 0_u64;
+    while used() < end {
+        rounds = std::hint::black_box(rounds) + 1;
+    }
+    json!({"ok": rounds > 0})
 }
 
 /// Opens this many files at once.

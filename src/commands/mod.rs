@@ -15,6 +15,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 pub use crate::sys::alloc::Guarded;
 
@@ -85,6 +86,7 @@ enum Command {
     Spec(spec::Spec),
     Start(start::Start),
     State(state::State),
+    Update(Box<update::Update>),
 }
 
 impl Command {
@@ -104,6 +106,7 @@ impl Command {
             Command::Spec(_) => "spec",
             Command::Start(_) => "start",
             Command::State(_) => "state",
+            Command::Update(_) => "update",
         }
     }
 
@@ -120,6 +123,7 @@ impl Command {
             Command::Run(c) => &c.create.id,
             Command::Start(c) => &c.id,
             Command::State(c) => &c.id,
+            Command::Update(c) => &c.id,
             Command::Features(_) | Command::List(_) | Command::Plan(_) | Command::Spec(_) => "",
         }
     }
@@ -140,6 +144,7 @@ impl Command {
             Command::Spec(c) => c.run().map(|()| 0),
             Command::Start(c) => c.run(context).map(|()| 0),
             Command::State(c) => c.run(context).map(|()| 0),
+            Command::Update(c) => c.run(context).map(|()| 0),
         }
     }
 }

@@ -10,4 +10,5 @@ pub mod plan;
 pub mod ps;
 pub mod signal;
 pub mod store;
+pub mod update;
 pub mod wire;

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// The longest ID; it has to be a file's name.
 const ID_MAX: usize = 255;
 
+/// The next state, before it is in force.
+const STAGED: &str = "state.json.new";
+
 /// A container as it is saved. What can be derived (its status) is not.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Saved {
@@ -48,6 +51,9 @@ pub struct Saved {
     /// What intelRdt made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<crate::prim::intelrdt::Record>,
+    /// `linux.resources` as updates have left it; that of the config as long as there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<crate::spec::Resources>,
 }
 
 /// What a container is doing.
@@ -260,13 +266,34 @@ impl Entry {
     /// # Errors
     /// As the writes.
     pub fn save(&self, saved: &Saved, first: bool) -> Result<()> {
-        let text = serde_json::to_vec(saved).map_err(|e| Error::new(Kind::Other, e.to_string()))?;
-        let target = self.path.join("state.json");
         if first {
-            return self.write("state.json", &text);
+            return self.write("state.json", &text(saved)?);
         }
-        self.write("state.json.new", &text)?;
-        fs::rename(self.path.join("state.json.new"), &target).during(|| format!("rename to {}", target.display()))
+        self.stage(saved)?;
+        self.commit()
+    }
+
+    /// Writes the state beside the one in force, which needs nothing but a [`Entry::commit`] then: a full disk is found
+    /// before anything else is done.
+    ///
+    /// # Errors
+    /// As the writes.
+    pub fn stage(&self, saved: &Saved) -> Result<()> {
+        self.write(STAGED, &text(saved)?)
+    }
+
+    /// Puts the staged state in force.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub fn commit(&self) -> Result<()> {
+        let target = self.path.join("state.json");
+        fs::rename(self.path.join(STAGED), &target).during(|| format!("rename to {}", target.display()))
+    }
+
+    /// Takes the staged state away again.
+    pub fn unstage(&self) {
+        let _ = fs::remove_file(self.path.join(STAGED));
     }
 
     /// Writes a file of the entry.
@@ -337,6 +364,10 @@ impl Entry {
     pub fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.path).during(|| format!("remove {}", self.path.display()))
     }
+}
+
+fn text(saved: &Saved) -> Result<Vec<u8>> {
+    serde_json::to_vec(saved).map_err(|e| Error::new(Kind::Other, e.to_string()))
 }
 
 fn read_state(dir: &Path) -> Result<Saved> {
