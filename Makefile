@@ -5,12 +5,14 @@ MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 DESTDIR ?=
 
+export LAB_KERNELS LAB_USERS LAB_FILTER
+
 # The one file that a build yields. Cargo itself is asked for its place, which depends on the target and on
 # CARGO_TARGET_DIR; target/brig is a link to it that depends on neither.
 BUILD = cargo build --release --locked --quiet --bin brig --message-format=json-render-diagnostics \
 	| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 
-.PHONY: build run test check bench bench-quick install clean
+.PHONY: build run test lab lab-shell check bench bench-quick install clean
 
 build: ## build the release binary
 	@hack/setup.sh build
@@ -25,6 +27,14 @@ run: ## build, make a root file system, and run bundles/hello
 test: ## every test: unit, bundles, integration, engines
 	@hack/setup.sh test
 	@hack/test.sh
+
+lab: ## the integration suite in virtual machines with systemd and cgroup v2 (integration/vm/README.md)
+	@hack/setup.sh lab
+	@integration/vm/lab
+
+lab-shell: ## a shell in such a machine: LAB_KERNELS=6.1 LAB_USERS=user
+	@hack/setup.sh lab
+	@integration/vm/run -k "$(or $(firstword $(LAB_KERNELS)),6.12)" -u "$(or $(firstword $(LAB_USERS)),root)" -s
 
 check: ## formatting, lints, floors
 	@hack/setup.sh build

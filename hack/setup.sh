@@ -4,18 +4,21 @@
 #   hack/setup.sh build   what compiles brig
 #   hack/setup.sh run     and what `make run` needs
 #   hack/setup.sh test    and the engines and tools that the tests drive (the default)
+#   hack/setup.sh lab     what `make lab` needs to build, and to make and boot its guests
 set -euo pipefail
 
 build=(gcc libc6-dev pkg-config libseccomp-dev)
 run=(busybox-static)
 # The engines, the runtimes that brig is compared with, and what podman calls: conmon, netavark, newuidmap, an init.
 test=(podman buildah containerd conmon netavark uidmap catatonit runc crun strace iproute2 procps)
+lab=(qemu-system-x86 qemu-system-common mmdebstrap debian-archive-keyring cpio e2fsprogs kmod zstd xz-utils util-linux binutils)
 
 case "${1:-test}" in
 build) wanted=("${build[@]}") ;;
 run) wanted=("${build[@]}" "${run[@]}") ;;
 test) wanted=("${build[@]}" "${run[@]}" "${test[@]}") ;;
-*) echo "usage: hack/setup.sh [build|run|test]" >&2; exit 2 ;;
+lab) wanted=("${build[@]}" "${run[@]}" "${lab[@]}") ;;
+*) echo "usage: hack/setup.sh [build|run|test|lab]" >&2; exit 2 ;;
 esac
 
 if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then

@@ -37,9 +37,15 @@ pub fn pidfd(pid: i32) -> Result<OwnedFd> {
     if fd < 0 { Err(Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }) }
 }
 
-/// Waits until a descriptor can be read (for a pidfd: until the process has ended); false after `limit`.
+/// How many times slower than usual this machine is, as the environment says: an emulated one is several times.
+pub fn slowness() -> u32 {
+    std::env::var("BRIG_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// Waits until a descriptor can be read (for a pidfd: until the process has ended); false after `limit`, which is meant
+/// for a machine of usual speed.
 pub fn readable(fd: &impl AsRawFd, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
+    let end = Instant::now() + limit * slowness();
     let mut set = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     loop {
         let left = end.saturating_duration_since(Instant::now());
