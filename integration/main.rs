@@ -21,7 +21,7 @@ macro_rules! features {
 
 features![
     lifecycle, signals, exec, namespaces, mounts, rootfs, process, devices, cgroups, hooks, seccomp, terminal, sockets,
-    rootless, races, plan, bad_input, invalid, killed, hardening, output, ps, pause, update
+    rootless, races, plan, bad_input, invalid, killed, hardening, output, ps, pause, update, mounts_live
 ];
 
 fn main() -> std::process::ExitCode {

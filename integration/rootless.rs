@@ -9,7 +9,7 @@ cases![runs_and_sees_itself_as_root, create_exec_and_delete, the_host_is_out_of_
 const WHO: u32 = 31000;
 
 /// A bundle that one user may run: one ID, no network namespace, no limits.
-fn bundle(t: &Test) -> Bundle {
+pub fn bundle(t: &Test) -> Bundle {
     let mut b = t.bundle();
     b.user_namespace(WHO, 1).without_namespace("network").unset("/linux/resources");
     // A user namespace without a network namespace of its own may mount no sysfs.
@@ -24,7 +24,7 @@ fn bundle(t: &Test) -> Bundle {
 }
 
 /// A call as that user.
-fn call<'t>(t: &'t Test, args: &[&str]) -> Call<'t> {
+pub fn call<'t>(t: &'t Test, args: &[&str]) -> Call<'t> {
     let path = &runtime::under_test().path;
     let reachable = path.ancestors().skip(1).all(|d| fs::metadata(d).is_ok_and(|m| m.permissions().mode() & 1 != 0));
     if !reachable {

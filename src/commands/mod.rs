@@ -7,6 +7,7 @@ mod features;
 mod kill;
 mod list;
 mod log;
+mod mounts;
 mod pause;
 mod plan;
 mod ps;
@@ -78,6 +79,7 @@ enum Command {
     Features(features::Features),
     Kill(kill::Kill),
     List(list::List),
+    Mounts(mounts::Mounts),
     Pause(pause::Pause),
     Plan(plan::Plan),
     Ps(ps::Ps),
@@ -98,6 +100,7 @@ impl Command {
             Command::Features(_) => "features",
             Command::Kill(_) => "kill",
             Command::List(_) => "list",
+            Command::Mounts(_) => "mounts",
             Command::Pause(_) => "pause",
             Command::Plan(_) => "plan",
             Command::Ps(_) => "ps",
@@ -120,6 +123,7 @@ impl Command {
             Command::Pause(c) => &c.id,
             Command::Ps(c) => c.id(),
             Command::Resume(c) => &c.id,
+            Command::Mounts(c) => c.id(),
             Command::Run(c) => &c.create.id,
             Command::Start(c) => &c.id,
             Command::State(c) => &c.id,
@@ -137,6 +141,7 @@ impl Command {
             Command::Kill(c) => c.run(context).map(|()| 0),
             Command::List(c) => c.run(context).map(|()| 0),
             Command::Pause(c) => c.run(context).map(|()| 0),
+            Command::Mounts(c) => c.run(context).map(|()| 0),
             Command::Plan(c) => c.run(context).map(|()| 0),
             Command::Ps(c) => c.run(context).map(|()| 0),
             Command::Resume(c) => c.run(context).map(|()| 0),

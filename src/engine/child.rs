@@ -6,7 +6,7 @@ use super::wire::{self, LATE, Message, STAGE};
 use crate::prim::{attributes, capabilities, hooks, mounts, rootfs, terminal};
 use crate::sys::cred::{self, CapMasks};
 use crate::sys::hook::Tail;
-use crate::sys::mount::{self, Attributes};
+use crate::sys::mount::{self, Attributes, Copied};
 use crate::sys::path::{self, Follow};
 use crate::sys::process::{self, exit_now, prctl};
 use crate::sys::{At, Call, Errno, Failure, alloc, files, sched, seccomp, socket};
@@ -30,6 +30,8 @@ struct State<'w> {
     root: Option<OwnedFd>,
     /// A procfs of the container that nothing is mounted over.
     procfs: Option<OwnedFd>,
+    /// This process' /proc/self/fd, where mounts are held to be taken back.
+    fds: Option<OwnedFd>,
     /// The tmpfs that covers masked directories.
     cover: Option<OwnedFd>,
     /// The gate's number.
@@ -78,6 +80,7 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
         wire,
         root: None,
         procfs: None,
+        fds: None,
         cover: None,
         gate: plan.setup.iter().find_map(|step| match &step.op {
             Op::Gate(listener) => Some(listener.as_raw_fd()),
@@ -108,6 +111,9 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
     }
     hook_state.set_pid(std::process::id());
     walk(0, setup, exec, hook_state, &mut state);
+    if late.is_empty() {
+        exit_now(0);
+    }
     walk(LATE, late, exec, hook_state, &mut state);
     exit_now(SETUP_FAILED)
 }
@@ -115,11 +121,36 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
 /// Does the steps in order; one that fails is reported and ends the process.
 fn walk(base: u16, steps: &[Step], exec: &Program, hook_state: &HookState, state: &mut State) {
     for (number, Step { op, .. }) in steps.iter().enumerate() {
-        if let Err(failure) = step(op, exec, hook_state.bytes(base == LATE), state) {
+        let done = match op {
+            Op::CopyTree { step, .. } => copy_tree(steps.get(*step)),
+            op => step(op, exec, hook_state.bytes(base == LATE), state),
+        };
+        if let Err(failure) = done {
+            take_back(&steps[..number], state);
             let step = base | number as u16;
             let _ = wire::tell(state.reports_to(), Message::Failed { step, failure, detail: state.detail });
             wire::tell_said(state.reports_to(), state.said.pieces());
             exit_now(SETUP_FAILED);
+        }
+    }
+}
+
+/// Copies the source of the bind mount that a step makes.
+fn copy_tree(step: Option<&Step>) -> Result<(), Failure> {
+    match step {
+        Some(Step { op: Op::Mount(made), .. }) => made.hold_source().at(Call::CloneTree),
+        _ => Err(Failure::check(Errno::EBADF)),
+    }
+}
+
+/// Takes the mounts back that these steps have made and hold, last first.
+fn take_back(steps: &[Step], state: &State) {
+    let Some(fds) = &state.fds else { return };
+    for Step { op, .. } in steps.iter().rev() {
+        if let Op::Mount(made) = op
+            && let Some(attached) = made.attached.get()
+        {
+            let _ = mount::unmount(fds.as_fd(), attached.as_fd());
         }
     }
 }
@@ -180,13 +211,29 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             hold_root(tree.as_fd(), state)
         }
         Op::OpenRoot(root) => hold_root(root.as_fd(), state),
+        Op::Mount(mount) if state.fds.is_some() => mounts::apply_and_hold(mount, state.root()?),
         Op::Mount(mount) => {
             let made = mounts::apply(mount, state.root()?)?;
-            if mount.is_proc() && !mount.is_read_only() {
+            if let (true, Copied::Now(made)) = (mount.is_proc() && !mount.is_read_only(), made) {
                 state.procfs = Some(made);
             }
             Ok(())
         }
+        Op::HoldFds => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            state.fds = Some(files::open(None, c"/proc/self/fd", flags).at(Call::Open)?);
+            Ok(())
+        }
+        // Needs the other steps; done where they are walked.
+        Op::CopyTree { .. } => Ok(()),
+        Op::FindMount { destination, found } => {
+            let _ = found.set(mounts::find(destination, state.root()?)?);
+            Ok(())
+        }
+        Op::Unmount { found, .. } => match (&state.fds, found.get()) {
+            (Some(fds), Some(mount)) => mount::unmount(fds.as_fd(), mount.as_fd()).at(Call::Umount),
+            _ => Err(Failure::check(Errno::EBADF)),
+        },
         Op::HoldProc => {
             if state.procfs.is_none() {
                 state.procfs = Some(rootfs::private_proc(false)?);

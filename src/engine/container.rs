@@ -112,7 +112,7 @@ fn delegate(spec: &Spec) -> Option<u32> {
 
 /// The container's cgroups for mounts of type `cgroup`: the hierarchy's name (empty for v2) and the host directory. A
 /// container without any of its own stays in its caller's.
-fn cgroup_mounts(record: &Record) -> Vec<(String, String)> {
+pub(super) fn cgroup_mounts(record: &Record) -> Vec<(String, String)> {
     let name = |version, mount: &str| match version {
         cgroup::Version::V2 => String::new(),
         cgroup::Version::V1 => mount.rsplit('/').next().unwrap_or_default().to_owned(),

@@ -58,14 +58,14 @@ pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::st
 const ENDING_MS: u16 = 500;
 
 /// Whether the container has ended or does so now: its namespace goes before its first process does.
-fn is_ending(saved: &super::store::Saved) -> bool {
+pub(super) fn is_ending(saved: &super::store::Saved) -> bool {
     use nix::poll::{PollFd, PollFlags, poll};
     saved
         .process()
         .map_or(true, |pidfd| matches!(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], ENDING_MS), Ok(1)))
 }
 
-fn gone(id: &str) -> Error {
+pub(super) fn gone(id: &str) -> Error {
     Error::new(Kind::Gone, format!("cannot exec in a stopped container: {id:?}: container not running"))
 }
 

@@ -355,6 +355,14 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         }
         (Op::Mount(_), Call::FsOpen, Errno::ENODEV) => "this kernel does not know that type of filesystem",
         (Op::Mount(_), Call::FsConfig, Errno::EINVAL) => "the filesystem does not take one of the options",
+        (Op::Mount(_), Call::Open | Call::MakeDir, Errno::EROFS) => {
+            "the place to mount on does not exist, and can't be made in a read-only filesystem"
+        }
+        (Op::FindMount { .. }, Call::Check, Errno::EINVAL) => "nothing is mounted at just that place",
+        (Op::FindMount { .. }, Call::Open, Errno::ELOOP) => {
+            "a symlink leads there, which the container may have made; name the place without it"
+        }
+        (Op::Unmount { .. }, Call::Umount, Errno::EINVAL) => "it is part of a mount that can only be removed whole",
         (Op::Mask(_), Call::Check, Errno::ENODEV) => "the container's /dev/null is not the null device (1:3)",
         (Op::Cwd { .. }, Call::Check, _) => "the working directory lies outside the container's root",
         (Op::Cwd { .. }, Call::Chdir, Errno::ENOENT) => "the working directory does not exist and could not be made",

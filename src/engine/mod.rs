@@ -5,6 +5,7 @@ pub mod child;
 pub mod container;
 pub mod exec;
 pub mod launch;
+pub mod mounts;
 pub mod pause;
 pub mod plan;
 pub mod ps;

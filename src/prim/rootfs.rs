@@ -221,7 +221,8 @@ pub fn label_by_host(file: &CStr, value: &CStr) -> Result<(), Failure> {
     // The number that this process has there; in its own PID namespace it may have another.
     let mut number = [0; 16];
     let number = files::read_link(procfs.as_fd(), c"self", &mut number).at(Call::Open)?;
-    let own = path::open(procfs.as_fd(), number, OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::SameMount).at(Call::Open)?;
+    let own =
+        path::open(procfs.as_fd(), number, OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::SameMount).at(Call::Open)?;
     write_proc(own.as_fd(), file, value.to_bytes())
 }
 

@@ -1,7 +1,7 @@
 //! Reading config.json and process.json: one parse when all is well; when it is not, a second, slower reading finds
 //! every value of a wrong type or unknown word, not just the first.
 
-use super::{Process, Resources, Spec};
+use super::{Mount, Process, Resources, Spec};
 use crate::error::{Context, Error, Problem, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -75,6 +75,32 @@ pub fn parse_resources(raw: Vec<u8>, name: &str) -> Result<Loaded<Resources>> {
 /// The keys of [`Resources`].
 const RESOURCES: [&str; 9] =
     ["devices", "memory", "cpu", "pids", "blockIO", "hugepageLimits", "network", "rdma", "unified"];
+
+/// Parses a list of mounts from bytes: a JSON array of them, or an object that holds it as `mounts`, as config.json does.
+/// Returns the pointer of the list as well.
+///
+/// # Errors
+/// The bytes are not JSON, or neither.
+pub fn parse_mounts(raw: Vec<u8>, name: &str) -> Result<(Loaded<Vec<Mount>>, &'static str)> {
+    match raw.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => Ok((read(raw, name)?, "")),
+        Some(b'{') => {
+            let Loaded { value: OnlyMounts { mounts }, raw, mut problems } = read::<OnlyMounts>(raw, name)?;
+            if mounts.is_empty() && problems.is_empty() {
+                problems.push(Problem::new("/mounts", "missing or empty; list the mounts"));
+            }
+            Ok((Loaded { value: mounts, raw, problems }, "/mounts"))
+        }
+        None => Err(Error::invalid(format!("{name} is not JSON: it is empty"))),
+        Some(_) => Err(Error::invalid(format!("{name} must hold a JSON array of mounts, or an object with `mounts`"))),
+    }
+}
+
+#[derive(Default, serde::Deserialize)]
+struct OnlyMounts {
+    #[serde(default, deserialize_with = "super::null_is_default")]
+    mounts: Vec<Mount>,
+}
 
 fn read<T: DeserializeOwned + Default>(raw: Vec<u8>, name: &str) -> Result<Loaded<T>> {
     match serde_json::from_slice(&raw) {

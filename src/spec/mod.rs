@@ -50,7 +50,7 @@ mod resources;
 mod seccomp;
 
 pub use linux::*;
-pub use load::{Loaded, escape, load, load_process, parse, parse_process, parse_resources};
+pub use load::{Loaded, escape, load, load_process, parse, parse_mounts, parse_process, parse_resources};
 pub use process::*;
 pub use resources::*;
 pub use seccomp::*;

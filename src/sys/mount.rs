@@ -1,6 +1,7 @@
 //! The mount API of Linux 5.2 and mount_setattr(2) of 5.12. What the old API does is taken from nix.
 
 use super::{SysResult, check};
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -40,8 +41,8 @@ pub fn clone_tree(dir: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysR
 pub enum Tree {
     /// A detached copy.
     Made(OwnedFd),
-    /// What to copy, and whether with all that is mounted below it.
-    Later(CString, bool),
+    /// What to copy, and whether with all that is mounted below it; the copy that was made before the path went out of sight.
+    Later(CString, bool, OnceCell<OwnedFd>),
 }
 
 /// A tree's detached copy.
@@ -63,6 +64,11 @@ impl AsFd for Copied<'_> {
 }
 
 impl Tree {
+    /// A tree to be copied once the process is in a mount namespace of its own.
+    pub fn later(path: CString, recursive: bool) -> Tree {
+        Tree::Later(path, recursive, OnceCell::new())
+    }
+
     /// The detached copy. Allocates nothing.
     ///
     /// # Errors
@@ -70,9 +76,67 @@ impl Tree {
     pub fn copy(&self) -> SysResult<Copied<'_>> {
         Ok(match self {
             Tree::Made(fd) => Copied::Before(fd.as_fd()),
-            Tree::Later(path, recursive) => Copied::Now(clone_tree(None, path, *recursive)?),
+            Tree::Later(path, recursive, held) => match held.get() {
+                Some(fd) => Copied::Before(fd.as_fd()),
+                None => Copied::Now(clone_tree(None, path, *recursive)?),
+            },
         })
     }
+
+    /// Makes the copy and holds it, for a process that is about to leave the mount namespace that the path is in. Allocates
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`clone_tree`].
+    pub fn hold(&self) -> SysResult<()> {
+        if let Tree::Later(path, recursive, held) = self {
+            let _ = held.set(clone_tree(None, path, *recursive)?);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an fd refers to the root of a mount (statx(2), `STATX_ATTR_MOUNT_ROOT`, Linux 5.8).
+///
+/// # Errors
+/// As statx(2); `ENOSYS` where the kernel does not tell.
+pub fn is_mount_root(fd: BorrowedFd) -> SysResult<bool> {
+    const MOUNT_ROOT: u64 = 0x2000;
+    // SAFETY: statx is plain data, and all zeroes is a valid value of it.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is an empty static string, found a valid place for the answer.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT,
+            0,
+            &raw mut found,
+        )
+    })?;
+    if found.stx_attributes_mask & MOUNT_ROOT == 0 {
+        return Err(super::Errno::ENOSYS);
+    }
+    Ok(found.stx_attributes & MOUNT_ROOT != 0)
+}
+
+/// Unmounts, lazily, the very mount whose root an fd refers to, whatever leads there by name. umount2(2) takes a path: the fd's
+/// own in `fds`, the caller's /proc/self/fd, which becomes the current directory.
+///
+/// # Errors
+/// As umount2(2); `EINVAL` for what is no mount's root, or came from a mount namespace with more privilege.
+pub fn unmount(fds: BorrowedFd, mount: BorrowedFd) -> SysResult<()> {
+    nix::unistd::fchdir(fds)?;
+    let mut text = [0_u8; 12];
+    let (mut at, mut rest) = (text.len() - 1, mount.as_raw_fd().unsigned_abs());
+    while at > 0 && (rest > 0 || at == text.len() - 1) {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    let name = CStr::from_bytes_with_nul(&text[at..]).map_err(|_| super::Errno::EINVAL)?;
+    nix::mount::umount2(name, nix::mount::MntFlags::MNT_DETACH)
 }
 
 /// Attaches a detached mount at an open place.

@@ -7,7 +7,8 @@ mod step;
 pub mod validate;
 
 pub(crate) use compile::flag_names;
-pub use compile::{ExecInputs, Inputs, Options, create, exec, late_steps, root_path};
+pub use compile::{ExecInputs, Inputs, LiveInputs, Options, add_mounts, remove_mounts};
+pub use compile::{create, exec, late_steps, root_path};
 pub use program::{HookState, Program, home_of};
 pub use step::{Op, Step, Sync};
 

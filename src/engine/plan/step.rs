@@ -9,9 +9,11 @@ use crate::prim::rootfs::Node;
 use crate::prim::seccomp::Filter;
 use crate::sys::mount::Tree;
 use crate::sys::sched::SchedAttr;
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 /// One step of the child, and the place in config.json that asked for it.
 #[derive(Debug)]
@@ -76,6 +78,14 @@ pub enum Op {
     OpenRoot(OwnedFd),
     /// Make a mount.
     Mount(Box<Mount>),
+    /// Hold this process' /proc/self/fd, by which a mount can be unmounted: mounts are held and taken back on a failure.
+    HoldFds,
+    /// Copy the source of the mount that this step makes, before its path goes out of sight.
+    CopyTree { step: usize, source: CString },
+    /// Find a mount that is to be removed.
+    FindMount { destination: CString, found: Rc<OnceCell<OwnedFd>> },
+    /// Remove a mount that was found.
+    Unmount { destination: CString, found: Rc<OnceCell<OwnedFd>> },
     /// Hold a procfs that nothing can be mounted over.
     HoldProc,
     /// Make a device node.
@@ -181,6 +191,10 @@ impl fmt::Display for Op {
             Op::AttachRoot { path, .. } => write!(f, "attach root filesystem {}", text(path)),
             Op::OpenRoot(_) => write!(f, "open root filesystem"),
             Op::Mount(mount) => describe_mount(mount, f),
+            Op::HoldFds => write!(f, "open /proc/self/fd"),
+            Op::CopyTree { source, .. } => write!(f, "copy {}", text(source)),
+            Op::FindMount { destination, .. } => write!(f, "find the mount on /{}", text(destination)),
+            Op::Unmount { destination, .. } => write!(f, "unmount /{}", text(destination)),
             Op::HoldProc => write!(f, "open a procfs of its own"),
             Op::Node(node) => {
                 write!(f, "make device /{} ({}:{})", text(&node.path), major(node.device), minor(node.device))
@@ -214,7 +228,7 @@ impl fmt::Display for Op {
             Op::Label { file, value, .. } => {
                 let (label, file) = (text(value), file.to_string_lossy());
                 write!(f, "set label {:?} ({file})", label.trim_start_matches("exec "))
-            },
+            }
             Op::OwnStdio(uid) => write!(f, "give the standard streams to user {uid}"),
             Op::NoNewPrivileges => write!(f, "set no_new_privs"),
             Op::Bounding(keep) => write!(f, "limit the bounding set to {}", caps_list(*keep)),

@@ -7,6 +7,7 @@ use crate::spec;
 use crate::sys::mount::{self, FSCONFIG_VALUE_MAX, Tree};
 use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -49,6 +50,7 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
         recursive: parsed.recursive,
         propagation: parsed.propagation.clone(),
         shown: shown.clone(),
+        attached: OnceCell::new(),
     };
     if parsed.remount {
         let other = parsed.data.first().map(String::as_str).or(parsed.superblock.first().copied());
@@ -109,7 +111,7 @@ fn bind(
         (Tree::Made(tree), directory)
     } else {
         let seen = files::open(None, &path, OFlag::O_PATH).during(context)?;
-        (Tree::Later(path.clone(), recursive), is_directory(seen.as_fd()).during(context)?)
+        (Tree::later(path.clone(), recursive), is_directory(seen.as_fd()).during(context)?)
     };
     let mut made = plain(What::Bind { tree, directory, source: path });
     if let Some(base) = facts.base_propagation {

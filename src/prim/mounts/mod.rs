@@ -8,12 +8,13 @@ pub mod options;
 pub(crate) use compile::relative;
 pub use compile::{Facts, base_propagation, compile};
 
-use crate::sys::mount::{self, Attributes, Tree};
+use crate::sys::mount::{self, Attributes, Copied, Tree};
 use crate::sys::path::{self, Follow};
 use crate::sys::{At, Call, Errno, Failure};
 use nix::fcntl::OFlag;
-use nix::mount::MsFlags;
+use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -32,6 +33,8 @@ pub struct Mount {
     pub propagation: Vec<(u64, bool)>,
     /// The options as the config has them, for messages.
     pub shown: String,
+    /// The mount once it is there, for one that may have to be taken back.
+    pub attached: OnceCell<OwnedFd>,
 }
 
 /// What is mounted.
@@ -103,17 +106,36 @@ impl Mount {
         (self.attributes.set | self.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0
     }
 
+    /// The source of a bind mount.
+    pub fn source(&self) -> Option<&CStr> {
+        match &self.what {
+            What::Bind { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Copies the source of a bind mount, where that is still to be done. For the child: allocates nothing.
+    ///
+    /// # Errors
+    /// As open_tree(2).
+    pub fn hold_source(&self) -> Result<(), Errno> {
+        match &self.what {
+            What::Bind { tree, .. } => tree.hold(),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether this is a new filesystem of a type.
     pub fn is_type(&self, name: &CStr) -> bool {
         matches!(&self.what, What::New { fstype, .. } if fstype.as_c_str() == name)
     }
 }
 
-/// Makes one mount below `root`; returns it if it is a new one. For the child: allocates nothing.
+/// Makes one mount below `root` and returns it. For the child: allocates nothing.
 ///
 /// # Errors
-/// The call that failed.
-pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+/// The call that failed; nothing is mounted then.
+pub fn apply<'m>(mount: &'m Mount, root: BorrowedFd) -> Result<Copied<'m>, Failure> {
     // A directory that was there before passes its mode on with its contents; one made for the mount has none to pass on.
     let there = !matches!(mount.what, What::New { copy_up: CopyUp::All | CopyUp::Mode, .. })
         || path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).is_ok();
@@ -130,18 +152,21 @@ pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
             nix::mount::mount(Some(source.as_c_str()), c".", Some(fstype.as_c_str()), flags, Some(data.as_c_str()))
                 .at(Call::Mount)?;
             let made = path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).at(Call::Open)?;
-            dress(made.as_fd(), mount)?;
-            return Ok(made);
+            if let Err(failure) = dress(made.as_fd(), mount) {
+                let _ = nix::unistd::fchdir(&made).and_then(|()| nix::mount::umount2(c".", MntFlags::MNT_DETACH));
+                return Err(failure);
+            }
+            return Ok(Copied::Now(made));
         }
         What::Bind { tree, .. } => {
             let tree = tree.copy().at(Call::CloneTree)?;
             dress(tree.as_fd(), mount)?;
             mount::attach(tree.as_fd(), target.as_fd()).at(Call::Attach)?;
-            return Ok(target);
+            return Ok(tree);
         }
         What::Remount => {
             dress(target.as_fd(), mount)?;
-            return Ok(target);
+            return Ok(Copied::Now(target));
         }
         What::Cgroups { hierarchies, links } => {
             let tmpfs = empty_tmpfs(0)?;
@@ -156,7 +181,7 @@ pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
                 nix::unistd::symlinkat(to.as_c_str(), &tmpfs, name.as_c_str()).at(Call::Symlink)?;
             }
             dress(tmpfs.as_fd(), mount)?;
-            return Ok(tmpfs);
+            return Ok(Copied::Now(tmpfs));
         }
         What::Cgroup2(source) => {
             let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
@@ -165,7 +190,35 @@ pub fn apply(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
         }
     };
     mount::attach(made.as_fd(), target.as_fd()).at(Call::Attach)?;
-    Ok(made)
+    Ok(Copied::Now(made))
+}
+
+/// As [`apply`], and holds the mount, so that it can be taken back with [`mount::unmount`].
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_and_hold(mount: &Mount, root: BorrowedFd) -> Result<(), Failure> {
+    let made = match apply(mount, root)? {
+        Copied::Now(fd) => fd,
+        Copied::Before(fd) => {
+            fd.try_clone_to_owned().map_err(|_| Failure { call: Call::Open, errno: Errno::EMFILE })?
+        }
+    };
+    let _ = mount.attached.set(made);
+    Ok(())
+}
+
+/// Opens the mount at a destination below `root`. No symlink leads there: the container may have put it on the way, to have a
+/// mount removed that hides something from it. For the child: allocates nothing.
+///
+/// # Errors
+/// `EINVAL` from the check when there is no mount at just that place.
+pub fn find(destination: &CStr, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    let found = path::open(root, destination, OFlag::O_PATH, Follow::NoSymlinks).at(Call::Open)?;
+    match mount::is_mount_root(found.as_fd()).at(Call::Stat)? {
+        true => Ok(found),
+        false => Err(Failure::check(Errno::EINVAL)),
+    }
 }
 
 /// Finds or makes the place: a file for a file, a directory for all else. procfs and sysfs want real directories on the way,

@@ -75,10 +75,7 @@ impl Helper {
         Err(error.hint(if process::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0) == Ok(1) {
             format!("this process has no_new_privs, under which {} has no privileges", path.display())
         } else if !is_privileged(path) {
-            format!(
-                "{} has neither the setuid bit nor file capabilities: chmod u+s {0} (as root)",
-                path.display()
-            )
+            format!("{} has neither the setuid bit nor file capabilities: chmod u+s {0} (as root)", path.display())
         } else {
             format!("{ranges} must give this user the ranges that the config maps: {}", self.remedy(map, own))
         }))

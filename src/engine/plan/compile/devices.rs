@@ -66,7 +66,7 @@ pub(super) fn devices(list: &mut List, spec: &Spec, in_user: bool, copy_now: boo
             let tree = if copy_now {
                 mount::clone_tree(None, &path, false).map(Tree::Made)
             } else {
-                files::open(None, &path, OFlag::O_PATH).map(|_| Tree::Later(path, false))
+                files::open(None, &path, OFlag::O_PATH).map(|_| Tree::later(path, false))
             };
             let tree = tree.during(|| format!("{pointer}: open the host's {}", host.display()))?;
             list.add(pointer, Op::BindNode { path: node.path, tree });

@@ -2,9 +2,11 @@
 
 mod devices;
 mod exec;
+mod live;
 mod process;
 
 pub use exec::{ExecInputs, exec};
+pub use live::{LiveInputs, add_mounts, remove_mounts};
 pub use process::late_steps;
 
 use super::{HookState, IdMap, Op, Plan, Program, Step, Sync, program};
@@ -175,7 +177,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         let tree = if copy_now {
             Tree::Made(mount::clone_tree(Some(root_dir.as_fd()), c"", true).during(|| "/root/path: open_tree".into())?)
         } else {
-            Tree::Later(c_root.clone(), true)
+            Tree::later(c_root.clone(), true)
         };
         // pivot_root refuses a root that is shared; if it is to be shared it becomes so afterwards.
         let propagation = base.unwrap_or(libc::MS_SLAVE);
@@ -223,20 +225,8 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         for (index, entry) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
             let made = mounts::compile(entry, &pointer, &facts)?;
-            let wish = mounts::options::parse(&entry.options).idmap;
-            if wish.is_some() || !entry.uid_mappings.is_empty() {
-                if !copy_now && !options.describe {
-                    let what = "ID-mapped mounts take CAP_SYS_ADMIN on the host; leave idmap and mappings out";
-                    return Err(Error::problems("config.json", &[Problem::new(pointer + "/uidMappings", what)]));
-                }
-                let own = !entry.uid_mappings.is_empty();
-                let maps = own.then(|| namespaces::maps(&entry.uid_mappings, &entry.gid_mappings));
-                let namespace = match (&maps, &idmap_namespace) {
-                    (None, Some(fd)) => Some(fd.try_clone().during(|| "copy a namespace's fd".into())?),
-                    _ => None,
-                };
-                idmaps.push(IdMap { step: list.0.len(), recursive: wish == Some(true), maps, namespace });
-            }
+            let maps = (copy_now || options.describe, idmap_namespace.as_ref());
+            idmaps.extend(id_map(entry, &pointer, list.0.len(), maps)?);
             list.add(pointer, Op::Mount(Box::new(made)));
         }
         if needs_devices(spec) {
@@ -354,6 +344,31 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
 fn oom_score_adj(value: i32) -> Result<Op> {
     let value = c("/process/oomScoreAdj", value.to_string())?;
     Ok(Op::OomScoreAdj { value, deniable: !capabilities::may_lower_oom_score() })
+}
+
+/// What maps the IDs of a mount, if its entry asks for it: for the step that makes it. `namespace` is the container's user
+/// namespace where there is one already.
+fn id_map(
+    entry: &crate::spec::Mount,
+    pointer: &str,
+    step: usize,
+    (allowed, namespace): (bool, Option<&OwnedFd>),
+) -> Result<Option<IdMap>> {
+    let wish = mounts::options::parse(&entry.options).idmap;
+    let own = !entry.uid_mappings.is_empty();
+    if wish.is_none() && !own {
+        return Ok(None);
+    }
+    if !allowed {
+        let what = "ID-mapped mounts take CAP_SYS_ADMIN on the host; leave idmap and mappings out";
+        return Err(Error::problems("config.json", &[Problem::new(format!("{pointer}/uidMappings"), what)]));
+    }
+    let maps = own.then(|| namespaces::maps(&entry.uid_mappings, &entry.gid_mappings));
+    let namespace = match (&maps, namespace) {
+        (None, Some(fd)) => Some(fd.try_clone().during(|| "copy a namespace's fd".into())?),
+        _ => None,
+    };
+    Ok(Some(IdMap { step, recursive: wish == Some(true), maps, namespace }))
 }
 
 /// Takes out the joined namespace that a test picks.

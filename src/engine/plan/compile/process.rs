@@ -25,20 +25,21 @@ pub(super) struct Parts<'a> {
 /// long as it is in sight; else through one of the container's own.
 pub(super) fn labels(parts: &Parts, list: &mut List, host: bool) -> Result<()> {
     let Parts { process, options, prefix, .. } = parts;
-    let mut add = |label: Option<&String>, field: &str, module: &str, enabled: fn() -> bool, files: &[&'static CStr]| {
-        let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
-        // To be unconfined is no wish where nobody confines.
-        if label == "unconfined" && !enabled() {
-            return Ok(());
-        }
-        let pointer = format!("{prefix}/{field}");
-        lsm::check(label, &pointer, module, enabled()).map_err(|p| Error::problems("config.json", &[p]))?;
-        for file in files {
-            let value = if module == "AppArmor" { format!("exec {label}") } else { label.clone() };
-            list.add(pointer.clone(), Op::Label { file, value: c(&pointer, value)?, host });
-        }
-        Ok(())
-    };
+    let mut add =
+        |label: Option<&String>, field: &str, module: &str, enabled: fn() -> bool, files: &[&'static CStr]| {
+            let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
+            // To be unconfined is no wish where nobody confines.
+            if label == "unconfined" && !enabled() {
+                return Ok(());
+            }
+            let pointer = format!("{prefix}/{field}");
+            lsm::check(label, &pointer, module, enabled()).map_err(|p| Error::problems("config.json", &[p]))?;
+            for file in files {
+                let value = if module == "AppArmor" { format!("exec {label}") } else { label.clone() };
+                list.add(pointer.clone(), Op::Label { file, value: c(&pointer, value)?, host });
+            }
+            Ok(())
+        };
     let keyring: &[_] = if options.no_new_keyring { &[c"attr/exec"] } else { &[c"attr/keycreate", c"attr/exec"] };
     add(process.apparmor_profile.as_ref(), "apparmorProfile", "AppArmor", lsm::apparmor, &[c"attr/apparmor/exec"])?;
     add(process.selinux_label.as_ref(), "selinuxLabel", "SELinux", lsm::selinux, keyring)

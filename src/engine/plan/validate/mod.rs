@@ -99,6 +99,21 @@ pub fn validate_process(process: &Process, spec: &Spec, at: &str) -> Vec<Problem
     found.0
 }
 
+/// Validates mounts that a running container of this config is to get; `at` is the pointer of their list.
+pub fn validate_mounts(mounts: &[crate::spec::Mount], spec: &Spec, at: &str) -> Vec<Problem> {
+    let mut found = Findings::default();
+    let spec = Spec { mounts: mounts.to_vec(), linux: spec.linux.clone(), ..Spec::default() };
+    mounts::check(&spec, &Unread(&[]), &mut found);
+    if let Ok(list) = serde_json::to_value(mounts) {
+        walk(&list, "/mounts", &mut found);
+    }
+    for problem in &mut found.0 {
+        problem.pointer = format!("{at}{}", problem.pointer.trim_start_matches("/mounts"));
+    }
+    found.0.sort_by(|a, b| by_pointer(&a.pointer, &b.pointer));
+    found.0
+}
+
 /// What a valid config asks for and does not get. Without a mount namespace of its own a container has its caller's
 /// mounts, and a mount would be the machine's; conformance suites start such containers with the usual mounts in their
 /// config, which runc leaves out.
