@@ -5,6 +5,7 @@
 
 mod bundles;
 mod engines;
+mod filtered;
 mod payload;
 mod support;
 
@@ -21,10 +22,11 @@ macro_rules! features {
 
 features![
     lifecycle, signals, exec, namespaces, mounts, rootfs, process, devices, cgroups, hooks, seccomp, terminal, sockets,
-    rootless, races, plan, bad_input, invalid, killed, hardening, output, ps, pause, update, mounts_live
+    rootless, races, plan, bad_input, invalid, killed, hardening, output, ps, pause, update, mount_live
 ];
 
 fn main() -> std::process::ExitCode {
     payload::run_if_called();
-    support::suite::run(&[cases(), engines::cases()].concat(), bundles::tests())
+    let dynamic = [bundles::tests(), filtered::tests(&cases())].into_iter().flatten().collect();
+    support::suite::run(&[cases(), engines::cases()].concat(), dynamic)
 }

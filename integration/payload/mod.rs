@@ -6,6 +6,7 @@
 //! `payload ns caps read=/etc/hostname exit=3`. The object is printed before the first verb that waits or ends.
 
 mod acts;
+pub mod filter;
 pub mod mountinfo;
 mod tty;
 mod views;

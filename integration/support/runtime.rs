@@ -1,6 +1,7 @@
 //! The runtime under test, and calls of it.
 
 use super::{Test, Value, host, os, suite};
+use crate::payload::filter;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -85,7 +86,14 @@ impl<'t> Call<'t> {
         let path = under_test().path.display().to_string();
         let root = test.root().display().to_string();
         let words = [program, &[&path, "--root", &root], globals, args].concat();
-        Call { shown: globals.iter().chain(args).map(ToString::to_string).collect(), ..Call::of(test, &words) }
+        let mut call = Call::of(test, &words);
+        call.shown = globals.iter().chain(args).map(ToString::to_string).collect();
+        if let Some(calls) = test.filter() {
+            let program = filter::compile(&calls);
+            // SAFETY: one system call.
+            unsafe { call.command.pre_exec(move || filter::load(&program)) };
+        }
+        call
     }
 
     /// A call of any program, in the same environment.

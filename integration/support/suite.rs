@@ -18,6 +18,13 @@ pub struct Case {
     pub run: fn(&Test),
 }
 
+impl Case {
+    /// Its name with that of its file.
+    pub fn path(&self) -> String {
+        format!("{}::{}", self.file.split_once("::").map_or(self.file, |(_, file)| file), self.name)
+    }
+}
+
 /// What a test does, where it is made while the suite starts.
 pub type Body = Box<dyn Fn(&Test) + Send + Sync>;
 
@@ -50,13 +57,7 @@ pub fn scratch() -> &'static Path {
 /// Runs all of it.
 pub fn run(cases: &[Case], dynamic: Vec<(String, Body)>) -> ExitCode {
     let args = Arguments::from_args();
-    let mut trials: Vec<Trial> = cases
-        .iter()
-        .map(|case| {
-            let file = case.file.split_once("::").map_or(case.file, |(_, file)| file);
-            trial(format!("{file}::{}", case.name), case.run)
-        })
-        .collect();
+    let mut trials: Vec<Trial> = cases.iter().map(|case| trial(case.path(), case.run)).collect();
     trials.extend(dynamic.into_iter().map(|(name, body)| trial(name, body)));
     if !args.list {
         prepare();

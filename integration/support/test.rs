@@ -14,6 +14,7 @@ pub struct Test {
     dir: PathBuf,
     numbers: Cell<u32>,
     ids: RefCell<Vec<String>>,
+    filter: RefCell<Option<String>>,
 }
 
 impl Test {
@@ -23,7 +24,18 @@ impl Test {
         let id = format!("it{}-{}-{short}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = suite::scratch().join(&id);
         fs::create_dir(&dir).expect("a directory for the test");
-        Test { id, dir, numbers: Cell::new(0), ids: RefCell::default() }
+        let filter = std::env::var("BRIG_TEST_FILTER").ok().filter(|calls| !calls.is_empty());
+        Test { id, dir, numbers: Cell::new(0), ids: RefCell::default(), filter: RefCell::new(filter) }
+    }
+
+    /// System calls that the runtime is to do without, as `payload filter` takes them: from `BRIG_TEST_FILTER`, or set by
+    /// the test.
+    pub fn filter(&self) -> Option<String> {
+        self.filter.borrow().clone()
+    }
+
+    pub fn set_filter(&self, calls: &str) {
+        *self.filter.borrow_mut() = Some(calls.into());
     }
 
     pub fn id(&self) -> &str {

@@ -63,7 +63,7 @@ impl Desk {
     /// # Errors
     /// As waitid(2).
     pub fn attend(mut self, child: &Child) -> Result<Ended> {
-        attend(child.pidfd.as_fd(), self.relay.take(), self.subreaper.then_some(child.pid))
+        attend(child, self.relay.take(), self.subreaper)
     }
 }
 

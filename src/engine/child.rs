@@ -329,7 +329,7 @@ fn meet(sync: Sync, state: &State) -> Result<(), Failure> {
 }
 
 fn setns(fd: BorrowedFd, flags: u64) -> Result<(), Failure> {
-    nix::sched::setns(fd, CloneFlags::from_bits_retain(flags as i32)).at(Call::Setns)
+    process::join(fd, flags as i32).at(Call::Setns)
 }
 
 fn hold_root(root: BorrowedFd, state: &mut State) -> Result<(), Failure> {
@@ -380,17 +380,7 @@ fn make_terminal(
 fn label(file: &CStr, value: &CStr, state: &State) -> Result<(), Failure> {
     let procfs = state.procfs.as_ref().ok_or(Failure::check(Errno::EBADF))?;
     let mut path = [0_u8; 64];
-    let mut digits = [0_u8; 10];
-    let mut pid = std::process::id();
-    let mut at = digits.len();
-    while pid > 0 {
-        at -= 1;
-        digits[at] = b'0' + (pid % 10) as u8;
-        pid /= 10;
-    }
-    let parts = digits[at..].iter().chain(b"/").chain(file.to_bytes());
-    path.iter_mut().take(63).zip(parts).for_each(|(to, from)| *to = *from);
-    let name = CStr::from_bytes_until_nul(&path).map_err(|_| Failure::check(Errno::EINVAL))?;
+    let name = process::numbered(&mut path, "", std::process::id() as i32, &["/", file.to_str().unwrap_or_default()]).at(Call::Check)?;
     rootfs::write_proc(procfs.as_fd(), name, value.to_bytes())
 }
 

@@ -16,6 +16,7 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What `create` and `run` are asked for.
 #[derive(Debug, Default)]
@@ -473,14 +474,13 @@ fn end(saved: &Saved) -> Result<()> {
 }
 
 /// How long a killed process may take to go; one stuck in the kernel would hold the command for ever.
-const GONE_TIMEOUT_MS: u16 = 10_000;
+const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn wait_gone(pidfd: BorrowedFd) -> Result<()> {
-    use nix::poll::{PollFd, PollFlags, poll};
-    match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], GONE_TIMEOUT_MS) {
-        Ok(0) => Err(Error::new(Kind::Other, "the container's process does not end, 10 seconds after SIGKILL")
+    match process::ends_within(pidfd, GONE_TIMEOUT) {
+        Ok(false) => Err(Error::new(Kind::Other, "the container's process does not end, 10 seconds after SIGKILL")
             .hint("it may be stuck in the kernel; try again later")),
-        Ok(_) => Ok(()),
+        Ok(true) => Ok(()),
         Err(errno) => Err(Error::os("poll", errno)),
     }
 }

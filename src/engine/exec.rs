@@ -7,12 +7,13 @@ use super::store::{Status, Store, wrong_status};
 use crate::error::{Error, Kind, Problem, Result};
 use crate::prim::namespaces::Joined;
 use crate::spec::{NamespaceType, Process, Spec};
-use crate::sys::process::Child;
+use crate::sys::process::{self, Child};
 use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What `exec` is asked for.
 #[derive(Debug, Default)]
@@ -55,14 +56,11 @@ pub fn config(store: &Store, id: &str, ignore_paused: bool) -> Result<(super::st
 }
 
 /// How long a container that has been killed may take until it is seen to end.
-const ENDING_MS: u16 = 500;
+const ENDING: Duration = Duration::from_millis(500);
 
 /// Whether the container has ended or does so now: its namespace goes before its first process does.
 pub(super) fn is_ending(saved: &super::store::Saved) -> bool {
-    use nix::poll::{PollFd, PollFlags, poll};
-    saved
-        .process()
-        .map_or(true, |pidfd| matches!(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], ENDING_MS), Ok(1)))
+    saved.process().map_or(true, |process| process::ends_within(process.as_fd(), ENDING) == Ok(true))
 }
 
 pub(super) fn gone(id: &str) -> Error {

@@ -83,8 +83,8 @@ pub fn launch(
     let mut parent = Parent { plan, wire: ours, child: first };
     let result = on(Event::Born).and_then(|()| parent.serve(gated, on));
     if result.is_err() {
-        let _ = process::pidfd_send_signal(parent.child.pidfd.as_fd(), libc::SIGKILL);
-        let _ = process::wait(parent.child.pidfd.as_fd());
+        let _ = parent.child.signal(libc::SIGKILL);
+        let _ = parent.child.wait();
     }
     result.map(|()| parent.child)
 }
@@ -150,10 +150,11 @@ impl Parent<'_> {
                 let (message, born) = wire::hear_born(self.wire.as_fd()).during(|| "read from the child".into())?;
                 if let (Some(Message::Born), Some(pidfd)) = (message, born) {
                     // By the pidfd: the number that the stage knows may be of another PID namespace.
-                    let pid = pid_of(&pidfd)?;
+                    let pid = process::pid_of(pidfd.as_fd())
+                        .map_err(|_| Error::new(Kind::Gone, "the container's process has ended while it was set up"))?;
                     // The stage has done its work; its sibling goes on.
                     let stage = std::mem::replace(&mut self.child, Child { pid, pidfd });
-                    let _ = process::wait(stage.pidfd.as_fd());
+                    let _ = stage.wait();
                     continue;
                 }
                 message
@@ -191,7 +192,13 @@ impl Parent<'_> {
             Sync::Ready => on(Event::Ready(&self.child)),
             Sync::Notify => {
                 let listener = process::pidfd_getfd(self.child.pidfd.as_fd(), number)
-                    .during(|| "/linux/seccomp: fetch the filter's listener".into())?;
+                    .during(|| "/linux/seccomp: fetch the filter's listener: pidfd_getfd".into())
+                    .map_err(|e| match e.kind() {
+                        Kind::Os(Errno::ENOSYS | Errno::EPERM) => {
+                            e.hint("a filter that notifies takes pidfd_getfd(2), Linux 5.6, which a filter around brig may bar")
+                        }
+                        _ => e,
+                    })?;
                 on(Event::Notify(&self.child, listener))
             }
         }
@@ -241,7 +248,7 @@ impl Parent<'_> {
 
     /// The child went without a word.
     fn died(&self) -> Error {
-        let how = match process::wait(self.child.pidfd.as_fd()) {
+        let how = match self.child.wait() {
             Ok(Ended::Signaled(libc::SIGKILL)) => {
                 return Error::new(Kind::Other, "the container's process was killed while it was set up").hint(
                     "out of memory is the usual cause: /linux/resources/memory/limit may be too small to start in",
@@ -254,15 +261,6 @@ impl Parent<'_> {
         };
         Error::new(Kind::Other, format!("the container's process {how} while it was set up"))
     }
-}
-
-/// The process of a pidfd, in this process' PID namespace (proc_pid_fdinfo(5)).
-fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
-    let path = format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(pidfd));
-    let text = std::fs::read_to_string(&path).during(|| format!("read {path}"))?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.filter(|pid| *pid > 0)
-        .ok_or_else(|| Error::new(Kind::Gone, "the container's process has ended while it was set up"))
 }
 
 fn with_rlimit_hint(error: Error, limit: attributes::Rlimit, errno: Errno) -> Error {

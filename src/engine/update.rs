@@ -48,7 +48,6 @@ pub fn update(store: &Store, id: &str, mut change: Change) -> Result<Vec<String>
     };
     complete(&mut change, &in_force);
     let (plan, mut rdt) = compile(&saved, &change)?;
-    let warnings = plan.warnings().iter().map(|problem| change.named(problem).to_string()).collect();
     let mut next = saved.clone();
     next.resources = Some(merge(&in_force, &change.resources)?);
     entry.stage(&next)?;
@@ -61,7 +60,7 @@ pub fn update(store: &Store, id: &str, mut change: Change) -> Result<Vec<String>
         entry.stage(&next)?;
     }
     entry.commit()?;
-    Ok(warnings)
+    Ok(plan.warnings().map(|problem| change.named(problem).to_string()).collect())
 }
 
 /// Finds everything that is wrong.

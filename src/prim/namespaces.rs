@@ -184,7 +184,7 @@ fn with_denial(error: Error) -> Error {
 /// As clone3(2) and [`write_maps`].
 pub fn idmap_namespace(maps: &Maps) -> Result<OwnedFd> {
     let (ours, theirs) = crate::sys::socket::packet_pair().during(|| "make a socket pair".into())?;
-    let Some(Child { pid, pidfd }) =
+    let Some(child @ Child { pid, .. }) =
         process::clone3(libc::CLONE_NEWUSER as u64, None).during(|| "clone3 for a user namespace".into())?
     else {
         crate::sys::alloc::forbid();
@@ -199,8 +199,8 @@ pub fn idmap_namespace(maps: &Maps) -> Result<OwnedFd> {
     });
     drop(ours);
     drop(theirs);
-    let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-    let _ = process::wait(pidfd.as_fd());
+    let _ = child.signal(libc::SIGKILL);
+    let _ = child.wait();
     made
 }
 

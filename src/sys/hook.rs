@@ -130,9 +130,9 @@ pub fn run(program: &Program, input: &[u8], limit: Option<Duration>, tail: &mut 
     let outcome = listen(child.pidfd.as_fd(), said.as_fd(), deadline, tail);
     if outcome != Ok(true) {
         let _ = killpg(Pid::from_raw(child.pid), Signal::SIGKILL);
-        let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = child.signal(libc::SIGKILL);
     }
-    let ended = process::wait(child.pidfd.as_fd()).map_err(|errno| Broken::Call(Site::Wait, errno));
+    let ended = child.wait().map_err(|errno| Broken::Call(Site::Wait, errno));
     // At most what the pipe holds: something left behind may write for ever.
     let mut chunks = 0;
     while chunks < 16 && matches!(take(said.as_fd(), tail), Ok(n) if n > 0) {

@@ -1,6 +1,7 @@
 //! Floor 0: system calls. The only place with `unsafe`; knows no OCI word. Takes `&CStr` and borrowed fds, returns an
 //! errno, opens everything close-on-exec, and allocates nothing, so that all of it may be called between clone and exec.
 
+mod absent;
 pub mod alloc;
 pub mod bpf;
 pub mod cred;
@@ -9,6 +10,7 @@ pub mod files;
 pub mod hook;
 pub mod mount;
 pub mod path;
+mod pidfd;
 pub mod process;
 pub mod sched;
 pub mod seccomp;

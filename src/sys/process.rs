@@ -1,7 +1,10 @@
 //! clone3(2), pidfds, waiting, prctl(2).
 
+use super::absent::Absent;
+use super::pidfd::send_to;
+pub use super::pidfd::{ends_within, join, numbered, pid_of, pidfd_getfd, pidfd_open, pidfd_send_signal, tells_end};
 use super::{Errno, SysResult, check};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A process made by [`clone3`], as its parent holds it.
 #[derive(Debug)]
@@ -15,65 +18,62 @@ pub struct Child {
 /// `CLONE_INTO_CGROUP` (Linux 5.7); libc has it only as a signed constant that does not fit on every target.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Forks with clone3(2) (Linux 5.3): `flags` are `CLONE_*` bits for new namespaces; a pidfd is always made.
+static CLONE3: Absent = Absent::new();
+
+/// Forks with clone3(2) (Linux 5.3), or clone(2): `flags` are `CLONE_*` bits for new namespaces; a pidfd is always made.
 ///
-/// With `cgroup`, a directory of the cgroup v2 tree, the child starts inside it (Linux 5.7). With `CLONE_PARENT` among the
-/// flags the child becomes a sibling. Returns `None` in the child, which runs on a copy of the caller's memory and must
-/// neither allocate nor take locks, since another thread of the caller may have held one.
+/// With `cgroup`, a directory of the cgroup v2 tree, the child starts inside it (Linux 5.7). With `CLONE_PARENT` among the flags the child becomes a sibling. Returns `None` in the child, which runs on a copy
+/// of the caller's memory and must neither allocate nor take locks, since another thread of the caller may have held one.
 ///
 /// # Errors
-/// As clone3(2).
+/// As clone3(2); `E2BIG` or `EINVAL` for `cgroup` on kernels that can't start a child in one.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> SysResult<Option<Child>> {
+    if CLONE3.known() {
+        return clone(flags, cgroup);
+    }
     let mut pidfd: i32 = -1;
     // SAFETY: clone_args is plain data, and all zeroes is a valid value of it.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    // CLONE_PARENT takes the exit signal of the caller and refuses another one.
-    args.exit_signal = if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 };
+    args.exit_signal = exit_signal(flags);
     if let Some(fd) = cgroup {
         args.flags |= INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM and a stack of its own the call is a fork; args outlives it.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
-    if pid == 0 {
-        return Ok(None);
+    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) }) {
+        Err(errno) if CLONE3.told_by(errno) => clone(flags, cgroup),
+        other => other.map(|pid| born(pid, pidfd)),
     }
-    // SAFETY: the kernel stored a fresh fd there, which nothing else owns.
-    Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
 }
 
-/// pidfd_open(2) (Linux 5.3).
-///
-/// # Errors
-/// `ESRCH` when there is no such process.
-pub fn pidfd_open(pid: i32) -> SysResult<OwnedFd> {
-    // SAFETY: plain integers in, a fresh fd (close-on-exec by definition) out.
-    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as i32)) }
+/// `CLONE_PARENT` takes the exit signal of the caller and refuses another one.
+fn exit_signal(flags: u64) -> u64 {
+    if flags & libc::CLONE_PARENT as u64 != 0 { 0 } else { libc::SIGCHLD as u64 }
 }
 
-/// pidfd_send_signal(2) (Linux 5.1).
-///
-/// # Errors
-/// `ESRCH` when the process is gone, `EINVAL` for a signal number that does not exist.
-pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> SysResult<()> {
-    // SAFETY: plain integers; a null siginfo is allowed.
-    check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    })?;
-    Ok(())
+fn born(pid: libc::c_long, pidfd: i32) -> Option<Child> {
+    // SAFETY: in the parent the kernel stored a fresh fd there, which nothing else owns.
+    (pid != 0).then(|| Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
-/// pidfd_getfd(2) (Linux 5.6): a copy of another process' fd.
-///
-/// # Errors
-/// `EPERM` when the process may not be traced.
-pub fn pidfd_getfd(pidfd: BorrowedFd, number: i32) -> SysResult<OwnedFd> {
-    // SAFETY: plain integers in, a fresh fd (close-on-exec by definition) out.
-    unsafe {
-        Ok(OwnedFd::from_raw_fd(check(libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0))? as i32))
+/// As [`clone3`], with clone(2) and `CLONE_PIDFD` (Linux 5.2), which knows no cgroup to start in.
+fn clone(flags: u64, cgroup: Option<BorrowedFd>) -> SysResult<Option<Child>> {
+    if cgroup.is_some() {
+        return Err(Errno::E2BIG);
     }
+    let mut pidfd: i32 = -1;
+    let flags = flags | libc::CLONE_PIDFD as u64 | exit_signal(flags);
+    let stack = std::ptr::null_mut::<u8>();
+    // The order of the first arguments is the architecture's own; those that differ elsewhere are not used.
+    #[cfg(not(target_arch = "s390x"))]
+    // SAFETY: without CLONE_VM the null stack means a copy of the caller's: the call is a fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, stack, &raw mut pidfd, 0, 0) };
+    #[cfg(target_arch = "s390x")]
+    // SAFETY: as above.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, stack, flags, &raw mut pidfd, 0, 0) };
+    check(pid).map(|pid| born(pid, pidfd))
 }
 
 /// How a child ended.
@@ -95,17 +95,45 @@ impl Ended {
     }
 }
 
+impl Child {
+    /// Waits for it to end, and reaps it.
+    ///
+    /// # Errors
+    /// `ECHILD` when it is not the caller's child (any more).
+    pub fn wait(&self) -> SysResult<Ended> {
+        match wait(self.pidfd.as_fd()) {
+            // Nobody else reaps it, so the number is its own until then.
+            Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => wait_for(libc::P_PID, self.pid as u32),
+            other => other,
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has been reaped.
+    pub fn signal(&self, signal: i32) -> SysResult<()> {
+        match pidfd_send_signal(self.pidfd.as_fd(), signal) {
+            Err(Errno::ENOENT | Errno::EPERM) => send_to(self.pid, signal),
+            other => other,
+        }
+    }
+}
+
 /// Waits for a child of the caller to end, by pidfd (`P_PIDFD`, Linux 5.4), and reaps it.
 ///
 /// # Errors
 /// `ECHILD` when it is not the caller's child (any more).
 pub fn wait(pidfd: BorrowedFd) -> SysResult<Ended> {
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as u32)
+}
+
+fn wait_for(kind: libc::idtype_t, number: u32) -> SysResult<Ended> {
     loop {
         // SAFETY: siginfo_t is plain data, and all zeroes is a valid value of it.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: info is a valid place for the answer.
-        let ret = unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as u32, &raw mut info, libc::WEXITED) };
-        match check(ret.into()) {
+        match check(unsafe { libc::waitid(kind, number, &raw mut info, libc::WEXITED) }.into()) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
             Ok(_) => {

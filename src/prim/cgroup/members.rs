@@ -3,7 +3,7 @@
 
 use super::write::errno;
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{pidfd_open, tells_end};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -252,6 +252,11 @@ pub(super) fn wait_for_end(pids: &[i32], deadline: Instant) {
     for batch in pids.chunks(BATCH) {
         // One that is gone has no pidfd any more.
         let mut open: Vec<OwnedFd> = batch.iter().filter_map(|pid| pidfd_open(*pid).ok()).collect();
+        if open.iter().any(|fd| !tells_end(fd.as_fd())) {
+            // Held by what tells of no end: the caller looks again soon.
+            let _ = poll(&mut [], PollTimeout::from(1_u8));
+            return;
+        }
         while !open.is_empty() {
             let Some(left) = time_left(deadline) else { return };
             let mut polled: Vec<PollFd> = open.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();

@@ -7,7 +7,7 @@
 
 use super::{RawMode, end_of_input, plain_newlines};
 use crate::error::{Context, Result};
-use crate::sys::process::{self, Ended};
+use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Errno, SysResult, files, tty};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,17 +21,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Waits for a child of the caller to end, passing on what is sent to the caller meanwhile, and reaps it.
 ///
 /// Every signal but SIGCHLD, SIGURG, SIGWINCH and SIGPIPE is forwarded, like runc does it. With `relay` the terminal is
-/// relayed and its size kept equal. With `orphans_of`, the child's process ID, other children that end are reaped; they
-/// arrive if the caller is a subreaper ([`become_subreaper`]). All signals must be blocked, see the module.
+/// relayed and its size kept equal. With `orphans` other children that end are reaped; they arrive if the caller is a
+/// subreaper ([`become_subreaper`]). All signals must be blocked, see the module.
 ///
 /// # Errors
 /// As poll(2), signalfd(2), waitid(2).
-pub fn attend(pidfd: BorrowedFd, relay: Option<Relay>, orphans_of: Option<i32>) -> Result<Ended> {
+pub fn attend(child: &Child, relay: Option<Relay>, orphans: bool) -> Result<Ended> {
     let during = || "wait for the container's process".to_owned();
     let signals =
         SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).during(during)?;
-    Attendant { pidfd, signals, relay, orphans_of, exited: false }.run().during(during)?;
-    process::wait(pidfd).during(during)
+    Attendant { child, signals, relay, orphans, exited: false }.run().during(during)?;
+    child.wait().during(during)
 }
 
 /// Makes the orphans among the caller's descendants its children (`PR_SET_CHILD_SUBREAPER`).
@@ -214,10 +214,10 @@ fn has_ended(pidfd: BorrowedFd) -> bool {
 }
 
 struct Attendant<'f> {
-    pidfd: BorrowedFd<'f>,
+    child: &'f Child,
     signals: SignalFd,
     relay: Option<Relay<'f>>,
-    orphans_of: Option<i32>,
+    orphans: bool,
     exited: bool,
 }
 
@@ -261,7 +261,7 @@ impl Attendant<'_> {
     fn wait(&self) -> SysResult<[bool; 5]> {
         let mut fds = [const { None }; 5];
         fds[0] = Some(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
-        fds[1] = (!self.exited).then(|| PollFd::new(self.pidfd, PollFlags::POLLIN));
+        fds[1] = (!self.exited).then(|| PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN));
         if let Some(relay) = &self.relay {
             let hungry = relay.input_open && relay.to_master.is_empty();
             fds[2] = hungry.then(|| PollFd::new(relay.input, PollFlags::POLLIN));
@@ -294,7 +294,7 @@ impl Attendant<'_> {
                     }
                 }
                 // Looked at anew: what is sent after the end must not count as sent to the process.
-                _ if self.exited || has_ended(self.pidfd) => {
+                _ if self.exited || has_ended(self.child.pidfd.as_fd()) => {
                     if [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].contains(&signal) {
                         return true;
                     }
@@ -308,7 +308,7 @@ impl Attendant<'_> {
                         relay.resize();
                     }
                     // ESRCH: it has ended, which the next turn finds out.
-                    let _ = process::pidfd_send_signal(self.pidfd, signal);
+                    let _ = self.child.signal(signal);
                 }
             }
         }
@@ -316,11 +316,13 @@ impl Attendant<'_> {
     }
 
     fn reap_orphans(&self) {
-        let Some(main) = self.orphans_of else { return };
+        if !self.orphans {
+            return;
+        }
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         while let Ok(status) = waitid(Id::All, look) {
             match status {
-                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid.as_raw() != main => {
+                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid.as_raw() != self.child.pid => {
                     let _ = waitpid(pid, None);
                 }
                 // No more, or the main process, which is reaped last.

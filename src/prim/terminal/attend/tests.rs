@@ -3,7 +3,6 @@
 use super::*;
 use crate::prim::terminal::open_slave;
 use crate::prim::terminal::tests::{ONE_AT_A_TIME, new_master, spawn};
-use crate::sys::process::Child;
 use nix::pty::openpty;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
@@ -25,7 +24,7 @@ fn attended(script: &'static str, input: OwnedFd, output: OwnedFd) -> ((Pthread,
         let child = spawn(script, Some(slave.as_fd()));
         drop(slave);
         sender.send((pthread_self(), child.pid)).unwrap();
-        attend(child.pidfd.as_fd(), Some(relay), None).unwrap()
+        attend(&child, Some(relay), false).unwrap()
     });
     (receiver.recv().unwrap(), handle)
 }
@@ -155,9 +154,9 @@ fn attended_plainly(script: &'static str) -> (Pthread, JoinHandle<Ended>, BufRea
         process::block_signals();
         let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&writer));
         let script = format!("exec > {path}; {script}");
-        let Child { pidfd, .. } = spawn(&script, None);
+        let child = spawn(&script, None);
         sender.send(pthread_self()).unwrap();
-        let ended = attend(pidfd.as_fd(), None, None).unwrap();
+        let ended = attend(&child, None, false).unwrap();
         drop(writer);
         ended
     });
@@ -195,13 +194,13 @@ fn orphans_are_reaped_but_the_process_last() {
     if std::env::var_os(HELPER).is_some() {
         // A process of its own, since it reaps whatever child it has; one of a single thread, which gets all signals.
         if let Some(helper) = process::clone3(0, None).unwrap() {
-            assert_eq!(process::wait(helper.pidfd.as_fd()), Ok(Ended::Exited(0)));
+            assert_eq!(helper.wait(), Ok(Ended::Exited(0)));
             return;
         }
         process::block_signals();
         become_subreaper().unwrap();
         let child = spawn("(sleep 0.1 &); (sh -c 'exit 3' &); (sleep 0.2 &); sleep 0.4; exit 6", None);
-        let right = attend(child.pidfd.as_fd(), None, Some(child.pid)).unwrap() == Ended::Exited(6);
+        let right = attend(&child, None, true).unwrap() == Ended::Exited(6);
         // ECHILD: neither running ones nor zombies are left.
         let none_left = waitpid(None, Some(WaitPidFlag::WNOHANG)) == Err(Errno::ECHILD);
         process::exit_now(i32::from(!right) + 2 * i32::from(!none_left));

@@ -1,0 +1,61 @@
+//! Old kernels and the filters of old engines: what a container gets must not depend on which of the newer system calls are
+//! there. The tests that say most about that run once per group of calls that is taken away; `make test-filtered` runs the
+//! whole suite so.
+
+use crate::support::suite::Body;
+use crate::support::{Case, Test};
+
+/// What is taken away. EPERM is how engines' filters of old answer calls that they do not know.
+const FILTERS: [&str; 4] = ["openat2", "clone3", "pidfd,close_range", "openat2,clone3,pidfd,close_range:EPERM"];
+
+/// The tests that run under each of them.
+const CORE: [&str; 24] = [
+    "lifecycle::create_start_state_kill_delete",
+    "lifecycle::delete_force_takes_every_status",
+    "lifecycle::run_detached_leaves_it_running",
+    "exec::joins_every_namespace",
+    "exec::joins_a_user_namespace",
+    "exec::no_descriptor_leaks",
+    "exec::ends_with_the_container",
+    "hooks::their_namespaces",
+    "namespaces::those_that_are_asked_for_are_new",
+    "namespaces::time_offsets",
+    "namespaces::user_namespace_maps",
+    "mounts::the_order_of_mounts_is_kept",
+    "mounts::options_become_attributes",
+    "mounts::data_goes_to_the_filesystem",
+    "mounts::binds_of_files_and_directories",
+    "mounts::tmpcopyup",
+    "mounts::propagation_of_a_mount",
+    "mounts::sysfs_and_cgroup",
+    "rootfs::masked_paths",
+    "rootfs::readonly_paths",
+    "rootfs::links_lead_inside",
+    "rootfs::a_readonly_root",
+    "terminal::dev_console",
+    "terminal::foreground",
+];
+
+/// The core once per filter; nothing where the whole suite runs under one already.
+pub fn tests(cases: &[Case]) -> Vec<(String, Body)> {
+    if std::env::var_os("BRIG_TEST_FILTER").is_some_and(|calls| !calls.is_empty()) {
+        return Vec::new();
+    }
+    let core: Vec<&Case> = CORE
+        .iter()
+        .map(|name| {
+            cases.iter().find(|case| case.path() == *name).unwrap_or_else(|| panic!("{name} is no test any more"))
+        })
+        .collect();
+    let pairs = FILTERS.iter().flat_map(|filter| core.iter().map(move |case| (*filter, **case)));
+    pairs
+        .map(|(filter, case)| {
+            let body: Body = Box::new(move |t: &Test| {
+                t.only_brig("what the others do on old kernels is theirs");
+                t.set_filter(filter);
+                (case.run)(t);
+            });
+            (format!("filtered::{filter}::{}", case.path()), body)
+        })
+        .collect()
+}
