@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The filesystem type of procfs, see statfs(2).
@@ -15,6 +16,8 @@ pub(crate) const PROCFS: i64 = 0x9fa0;
 
 static OPEN: Absent = Absent::new();
 static SEND: Absent = Absent::new();
+/// Whether this process ever held one by its directory: else nobody has to look.
+static DIRECTORIES: AtomicBool = AtomicBool::new(false);
 
 /// Holds a process: pidfd_open(2) (Linux 5.3), or its directory in /proc.
 ///
@@ -33,7 +36,10 @@ pub fn pidfd_open(pid: i32) -> SysResult<OwnedFd> {
     let path = numbered(&mut path, "/proc/", pid, &[])?;
     match files::open(None, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
         Err(Errno::ENOENT) => Err(Errno::ESRCH),
-        other => other,
+        other => {
+            DIRECTORIES.store(true, Relaxed);
+            other
+        }
     }
 }
 
@@ -72,12 +78,12 @@ pub fn pidfd_getfd(pidfd: BorrowedFd, number: i32) -> SysResult<OwnedFd> {
 
 /// Whether a held process is held by its directory.
 fn is_directory(process: BorrowedFd) -> bool {
-    super::filesystem(process) == Ok(PROCFS)
+    DIRECTORIES.load(Relaxed) && super::filesystem(process) == Ok(PROCFS)
 }
 
 /// Whether poll(2) on a held process waits for its end: not on a directory, which is always ready.
 pub fn tells_end(process: BorrowedFd) -> bool {
-    !OPEN.known() || !is_directory(process)
+    !is_directory(process)
 }
 
 /// Waits until a held process has ended, be it reaped or not; `false` when the time is up before that.
@@ -207,6 +213,7 @@ mod tests {
     }
 
     fn directory(pid: u32) -> OwnedFd {
+        DIRECTORIES.store(true, Relaxed);
         files::open(None, &std::ffi::CString::new(format!("/proc/{pid}")).unwrap(), OFlag::O_RDONLY).unwrap()
     }
 
