@@ -217,7 +217,9 @@ pub fn close_except(first: u32, keep: [Option<i32>; 2]) -> SysResult<()> {
             // SAFETY: plain integers; the caller's promise covers the owners.
             match check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }) {
                 Err(Errno::ENOSYS | Errno::EPERM) => {
-                    (from..to.min(1 << 16)).for_each(|fd| super::close_number(fd as i32))
+                    let (_, most) = super::sched::get_rlimit(libc::RLIMIT_NOFILE)?;
+                    let end = most.clamp(1 << 16, 1 << 20) as u32;
+                    (from..=to.min(end)).for_each(|fd| super::close_number(fd as i32));
                 }
                 other => drop(other?),
             }
