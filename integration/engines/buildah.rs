@@ -1,42 +1,65 @@
-//! buildah: builds an image with the runtime under test, over the storage of a podman of the test's own.
+//! buildah: builds an image and runs commands in one with the runtime under test, over the storage of a podman of the
+//! test's own, under each cgroup manager, in each cgroup mode, as root and as an ordinary user.
 
 use super::machine;
-use super::podman::{IMAGE, Podman};
-use crate::support::{Test, cases, runtime};
+use super::place::{self, Manager};
+use super::podman::{IMAGE, Podman, Setup};
+use crate::support::{Test, cases};
 use std::fs;
 
-cases![build, run];
+cases![rootful_cgroupfs_v1, rootful_cgroupfs_v2, rootful_systemd_v2, rootless_v2];
 
-fn build(t: &Test) {
+fn build_and_run(t: &Test, setup: Setup) {
     let buildah = machine::program("buildah");
-    let p = Podman::new(t);
-    let file = t.dir().join("Containerfile");
+    let p = Podman::on(t, setup);
+    let manager = setup.manager.name();
+    let runtime = machine::runtime_for_all().display().to_string();
+    let tool = |args: &[&str]| p.storage_tool(&buildah, &[&["--cgroup-manager", manager], args].concat());
+
+    let file = p.home().join("Containerfile");
     let steps = "RUN echo made > /made && id -u >> /made\nRUN mkdir /work\nWORKDIR /work\nRUN pwd >> /made";
     fs::write(&file, format!("FROM {IMAGE}\n{steps}\nCMD [\"cat\", \"/made\"]\n")).unwrap();
-    let runtime = runtime::under_test().path.display().to_string();
-    let parent = format!("{}-build", p.parent);
+    // buildah's containers are the runtime's to name, and so to tell from others by their parent.
+    let parent = match setup.manager {
+        Manager::Systemd => p.parent.clone(),
+        Manager::Cgroupfs => format!("{}-build", p.parent),
+    };
     let flags = ["--isolation", "oci", "--runtime", &runtime, "--network", "none", "--cgroup-parent", &parent];
-    let (file, context) = (file.display().to_string(), t.dir().display().to_string());
+    let (file, context) = (file.display().to_string(), p.home().join("tmp").display().to_string());
     let rest = ["--tag", "localhost/made:latest", "--file", &file, &context];
-    p.storage_tool(&buildah, &[["bud"].as_slice(), &flags, &rest].concat()).ok();
+    tool(&[["bud"].as_slice(), &flags, &rest].concat()).ok();
     let made = p.call(&["run", "--rm", "--cgroup-parent", &p.parent, "localhost/made:latest"]).ok();
     assert_eq!(made.stdout, "made\n0\n/work\n");
-}
 
-fn run(t: &Test) {
-    let buildah = machine::program("buildah");
-    let p = Podman::new(t);
-    let runtime = runtime::under_test().path.display().to_string();
-    let parent = format!("{}-build", p.parent);
-    let from = p.storage_tool(&buildah, &["from", "--cgroup-parent", &parent, IMAGE]).ok().stdout;
+    let from = tool(&["from", "--cgroup-parent", &parent, IMAGE]).ok().stdout;
     let run = |command: &[&str]| {
         let flags = ["run", "--isolation", "oci", "--runtime", &runtime, "--network", "none", from.trim()];
-        p.storage_tool(&buildah, &[&flags, command].concat()).out()
+        tool(&[&flags, command].concat()).out()
     };
-    assert_eq!(run(&["echo", "hello"]).ok().stdout, "hello\n");
-    run(&["sh", "-c", "exit 4"]).code(4);
+    assert_eq!(run(&["sh", "-c", "echo hello; exit 4"]).code(4).stdout, "hello\n");
     let missing = run(&["no-such-program"]);
     assert_ne!(missing.code, 0);
     assert!(missing.stderr.contains("no-such-program"), "{}", missing.stderr);
-    p.storage_tool(&buildah, &["rm", from.trim()]).ok();
+    tool(&["rm", from.trim()]).ok();
+}
+
+fn rootful_cgroupfs_v1(t: &Test) {
+    place::needs_v1();
+    build_and_run(t, Setup { manager: Manager::Cgroupfs, user: None, lines: "" });
+}
+
+fn rootful_cgroupfs_v2(t: &Test) {
+    place::needs_v2();
+    build_and_run(t, Setup { manager: Manager::Cgroupfs, user: None, lines: "" });
+}
+
+fn rootful_systemd_v2(t: &Test) {
+    place::needs_systemd_v2();
+    build_and_run(t, Setup { manager: Manager::Systemd, user: None, lines: "" });
+}
+
+fn rootless_v2(t: &Test) {
+    place::needs_systemd_v2();
+    let user = place::user();
+    build_and_run(t, Setup { manager: Manager::Cgroupfs, user: Some(&user), lines: "" });
 }

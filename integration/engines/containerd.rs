@@ -1,6 +1,7 @@
 //! containerd: started by the test, driven by its own `ctr`, with the runtime under test behind its shim.
 
 use super::machine;
+use super::place::{self, Manager};
 use crate::support::{Call, Out, Test, cases, os, pty, runtime};
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,8 +14,9 @@ const IMAGE: &str = "localhost/tools:latest";
 
 /// A containerd with root, state and sockets of its own; dropping it ends it and removes all that it held, and fails
 /// the test if the runtime left anything.
-struct Containerd<'t> {
+pub struct Containerd<'t> {
     test: &'t Test,
+    manager: Manager,
     daemon: Child,
     ctr: String,
     home: PathBuf,
@@ -24,7 +26,12 @@ struct Containerd<'t> {
 
 impl<'t> Containerd<'t> {
     /// Starts it and imports the image.
-    fn new(test: &'t Test) -> Containerd<'t> {
+    pub fn new(test: &'t Test) -> Containerd<'t> {
+        Containerd::under(test, Manager::Cgroupfs)
+    }
+
+    /// As `new`, with this manager for the cgroups.
+    pub fn under(test: &'t Test, manager: Manager) -> Containerd<'t> {
         let (program, ctr) = (machine::program("containerd"), machine::program("ctr"));
         let home = test.dir().join("containerd");
         fs::create_dir(&home).expect("containerd's directory");
@@ -32,7 +39,7 @@ impl<'t> Containerd<'t> {
         fs::write(home.join("config.toml"), configuration(&home)).expect("config.toml");
         let daemon = serve(test, &program, &home);
         let snapshotter = machine::driver(&home, "overlayfs", "native");
-        let containerd = Containerd { test, daemon, ctr, home, socket, snapshotter };
+        let containerd = Containerd { test, manager, daemon, ctr, home, socket, snapshotter };
         let image = archive(test);
         let flags = ["images", "import", "--snapshotter", snapshotter, image.to_str().expect("a path")];
         containerd.ctr(&flags).ok();
@@ -40,39 +47,44 @@ impl<'t> Containerd<'t> {
     }
 
     /// A call of `ctr`.
-    fn ctr(&self, args: &[&str]) -> Call<'t> {
-        Call::of(self.test, &[&[self.ctr.as_str(), "--address", &self.socket], args].concat())
+    pub fn ctr(&self, args: &[&str]) -> Call<'t> {
+        Call::of(self.test, &[&[self.ctr.as_str(), "--address", &self.socket], args].concat()).patient()
     }
 
     /// `ctr run` of a container with these flags.
-    fn run(&self, flags: &[&str], name: &str, command: &[&str]) -> Call<'t> {
+    pub fn run(&self, flags: &[&str], name: &str, command: &[&str]) -> Call<'t> {
         let runtime = runtime::under_test().path.display().to_string();
         let root = self.test.root().display().to_string();
-        let cgroup = format!("/{}/container-{name}", self.test.id());
+        let (cgroup, manager) = match self.manager {
+            Manager::Cgroupfs => (format!("/{}/container-{name}", self.test.id()), [].as_slice()),
+            Manager::Systemd => {
+                (format!("{}:ctr:{name}", place::slice(self.test)), ["--runc-systemd-cgroup"].as_slice())
+            }
+        };
         let ours = ["--runc-binary", &runtime, "--runc-root", &root, "--cgroup", &cgroup];
-        let ours = [ours.as_slice(), &["--snapshotter", self.snapshotter]].concat();
+        let ours = [ours.as_slice(), manager, &["--snapshotter", self.snapshotter]].concat();
         self.ctr(&[&["run"], ours.as_slice(), flags, &[IMAGE, name], command].concat())
     }
 
     /// Runs a command in the foreground to its end.
-    fn foreground(&self, flags: &[&str], command: &[&str]) -> Out {
+    pub fn foreground(&self, flags: &[&str], command: &[&str]) -> Out {
         self.run(&[&["--rm"], flags].concat(), "web", command).out()
     }
 
     /// Starts a container that lives until it is killed.
     #[track_caller]
-    fn detached(&self, command: &[&str]) {
+    pub fn detached(&self, command: &[&str]) {
         self.run(&["--detach"], "web", command).ok();
     }
 
     /// `ctr task exec`.
-    fn exec(&self, number: &str, flags: &[&str], command: &[&str]) -> Call<'t> {
+    pub fn exec(&self, number: &str, flags: &[&str], command: &[&str]) -> Call<'t> {
         self.ctr(&[&["task", "exec", "--exec-id", number], flags, &["web"], command].concat())
     }
 
     /// A task's line in `ctr task ls`: its pid and its status.
     #[track_caller]
-    fn task(&self) -> (i32, String) {
+    pub fn task(&self) -> (i32, String) {
         let list = self.ctr(&["task", "ls"]).ok().stdout;
         let line = list.lines().find(|line| line.starts_with("web ")).unwrap_or_else(|| panic!("no task: {list}"));
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -81,7 +93,7 @@ impl<'t> Containerd<'t> {
 
     /// Kills the container, and waits for its end, which containerd hears of from the shim.
     #[track_caller]
-    fn kill(&self) {
+    pub fn kill(&self) {
         let (pid, _) = self.task();
         let init = os::pidfd(pid).expect("a pidfd");
         self.ctr(&["task", "kill", "--signal", "KILL", "web"]).ok();
@@ -177,7 +189,13 @@ impl Drop for Containerd<'_> {
         left.extend(machine::processes_left(self.test.id()));
         machine::end_processes(self.test.id());
         machine::reap_monitors();
-        left.extend(machine::cgroups_left(self.test.id(), |name| name.starts_with("container-")));
+        left.extend(match self.manager {
+            Manager::Cgroupfs => machine::cgroups_left(self.test.id(), |name| name.starts_with("container-")),
+            Manager::Systemd => place::scopes_in(self.test, None, &place::slice(self.test)),
+        });
+        if self.manager == Manager::Systemd {
+            place::stop_slice(self.test, None, &place::slice(self.test));
+        }
         left.extend(machine::mounts_left(&self.home));
         for namespace in fs::read_dir(self.test.root()).into_iter().flatten().flatten() {
             let states = fs::read_dir(namespace.path()).into_iter().flatten().flatten();

@@ -1,8 +1,9 @@
 //! What the tests of all engines need of the machine: programs, an image, and a way to end what an engine left.
 
-use crate::support::{Call, Kind, Test, host, os, suite};
+use crate::support::{Call, Kind, Test, host, os, runtime, suite};
 use nix::mount::{MntFlags, umount2};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -53,6 +54,13 @@ pub fn end_processes(id: &str) {
             os::kill(pid, libc::SIGKILL);
             os::readable(&fd, GRACE);
         }
+    }
+}
+
+/// Ends the processes with which podman keeps a user's namespace open: they are the engine's, which leaves them.
+pub fn end_pauses(id: &str) {
+    for (pid, _) in processes_of(id).into_iter().filter(|(_, command)| command.starts_with("catatonit -P")) {
+        os::kill(pid, libc::SIGKILL);
     }
 }
 
@@ -118,6 +126,30 @@ pub fn states_left(test: &Test) -> Vec<String> {
         files.any(|file| fs::read_to_string(file.path()).is_ok_and(|text| text.contains(test.id())))
     });
     ours.map(|state| format!("state {}", state.display())).collect()
+}
+
+/// What is in a directory, as states that are left there.
+pub fn entries(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| format!("state {}", entry.path().display())).collect()
+}
+
+/// The runtime under test where any user may run it; it may have been built where only root may look.
+pub fn runtime_for_all() -> &'static Path {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let path = &runtime::under_test().path;
+        let parents = path.ancestors().skip(1);
+        let open = |dir: &Path| fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o001 != 0);
+        if parents.into_iter().all(open) {
+            return path.clone();
+        }
+        let dir = suite::scratch().join("bin");
+        fs::create_dir_all(&dir).expect("a directory for the runtime");
+        let copy = dir.join(path.file_name().expect("a name"));
+        fs::copy(path, &copy).expect("a copy of the runtime");
+        copy
+    })
 }
 
 /// The mounts under an engine's storage that are a container's. An overlay driver keeps its own directory as a mount.

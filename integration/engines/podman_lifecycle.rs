@@ -2,7 +2,7 @@
 
 use super::machine;
 use super::podman::{IMAGE, Podman};
-use crate::support::{Test, cases, os, pty, runtime};
+use crate::support::{Test, cases, os, pty};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -132,7 +132,7 @@ fn run_detached_and_logs(t: &Test) {
     p.start("web", &[], &["sh", "-c", "echo out; echo err >&2; echo ready; sleep 1000; true"]);
     says(&p, "web", "ready");
     assert_eq!(p.inspect("web", "State.Status"), "running");
-    assert_eq!(p.inspect("web", "OCIRuntime"), runtime::under_test().path.display().to_string());
+    assert_eq!(p.inspect("web", "OCIRuntime"), machine::runtime_for_all().display().to_string());
     let logs = p.call(&["logs", "web"]).ok();
     assert_eq!(logs.stdout, "out\nready\n");
     assert_eq!(logs.stderr, "err\n");

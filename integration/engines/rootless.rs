@@ -2,7 +2,7 @@
 
 use super::machine;
 use super::podman::IMAGE;
-use crate::support::{Call, Kind, Test, cases, runtime, suite};
+use crate::support::{Call, Kind, Test, cases, suite};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A podman of an ordinary user's, with storage and state of its own. Without the right to make cgroups (they are root's
 /// where they are v1) its containers stay in its caller's.
-struct Rootless<'t> {
+pub struct Rootless<'t> {
     test: &'t Test,
     words: Vec<String>,
     environment: Vec<(&'static str, String)>,
@@ -26,7 +26,7 @@ struct Rootless<'t> {
 }
 
 impl<'t> Rootless<'t> {
-    fn new(test: &'t Test) -> Rootless<'t> {
+    pub fn new(test: &'t Test) -> Rootless<'t> {
         test.differs(Kind::Runc, "podman tells the runtime --cgroup-manager=disabled, a flag that runc has not");
         let (unshare, setpriv) = (machine::program("unshare"), machine::program("setpriv"));
         let podman = machine::program("podman");
@@ -44,7 +44,7 @@ impl<'t> Rootless<'t> {
             chown(dir, Some(USER), Some(USER)).expect("a user's directory");
             fs::set_permissions(dir, Permissions::from_mode(0o700)).expect("a user's directory");
         }
-        let runtime = program_for_all(test);
+        let runtime = machine::runtime_for_all().display().to_string();
         fs::write(test.dir().join("ranges"), format!("nobody:{}:65536\n", 300_000)).expect("ID ranges");
         fs::write(test.dir().join("containers.conf"), CONFIGURATION).expect("containers.conf");
         let script = "mount --bind $0 /etc/subuid && mount --bind $0 /etc/subgid && exec \"$@\"";
@@ -67,9 +67,9 @@ impl<'t> Rootless<'t> {
         rootless
     }
 
-    fn call(&self, args: &[&str]) -> Call<'t> {
+    pub fn call(&self, args: &[&str]) -> Call<'t> {
         let words: Vec<&str> = self.words.iter().map(String::as_str).chain(args.iter().copied()).collect();
-        let call = Call::of(self.test, &words).cwd(&self.home);
+        let call = Call::of(self.test, &words).patient().cwd(&self.home);
         self.environment.iter().fold(call, |call, (key, value)| call.env(key, value))
     }
 
@@ -95,16 +95,6 @@ runtime_supports_nocgroup = ["brig", "crun"]
 runtime_supports_json = ["brig", "crun"]
 "#;
 
-/// The runtime where any user may run it; it may have been built where only root may look.
-fn program_for_all(test: &Test) -> String {
-    let path = &runtime::under_test().path;
-    let dir = test.dir().join("bin");
-    fs::create_dir(&dir).expect("a directory for the runtime");
-    let copy = dir.join(path.file_name().expect("a name"));
-    fs::copy(path, &copy).expect("a copy of the runtime");
-    copy.display().to_string()
-}
-
 impl Drop for Rootless<'_> {
     fn drop(&mut self) {
         let mut left = Vec::new();
@@ -122,10 +112,7 @@ impl Drop for Rootless<'_> {
         left.extend(machine::processes_left(self.test.id()));
         machine::end_processes(self.test.id());
         machine::reap_monitors();
-        for runtime in ["brig", "crun"] {
-            let states = fs::read_dir(self.runtime_dir.join(runtime)).into_iter().flatten().flatten();
-            left.extend(states.map(|entry| format!("state {}", entry.path().display())));
-        }
+        left.extend(["brig", "crun"].iter().flat_map(|name| machine::entries(&self.runtime_dir.join(name))));
         let _ = fs::remove_dir_all(&self.runtime_dir);
         if !std::thread::panicking() {
             assert!(left.is_empty(), "left behind: {}", left.join("; "));

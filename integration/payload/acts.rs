@@ -75,6 +75,9 @@ pub fn act(verb: &str, arg: &str, said: &mut Said) -> Option<Value> {
         "burn" => burn(arg.parse().unwrap_or(0)),
         "files" => open_files(arg.parse().unwrap_or(0)),
         "threads" | "forks" => forks(arg.parse().unwrap_or(0)),
+        "notify" => outcome(std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
+            socket.send_to(arg.as_bytes(), std::env::var("NOTIFY_SOCKET").unwrap_or_default())
+        })),
         "listener" => outcome(std::net::TcpListener::bind(arg).map(|_| true)),
         _ => return None,
     })

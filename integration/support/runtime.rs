@@ -130,6 +130,12 @@ impl<'t> Call<'t> {
         self
     }
 
+    /// Has longer to end: an engine does more than a runtime, and in an emulated guest all of it takes ten times as long.
+    pub fn patient(mut self) -> Self {
+        self.limit = 4 * os::PATIENCE;
+        self
+    }
+
     /// Runs in this directory.
     pub fn cwd(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
