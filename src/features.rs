@@ -45,7 +45,7 @@ pub fn document(facts: &Facts) -> Value {
         "linux": {
             "namespaces": words!(NamespaceType),
             "capabilities": facts.capabilities,
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": words!(SeccompAction),

@@ -16,7 +16,7 @@ impl Features {
             capabilities: &capabilities::names(u64::MAX),
             seccomp_flags: &seccomp::supported_flags(),
             libseccomp: &seccomp::library_version(),
-            annotations: &[],
+            annotations: &["org.systemd.property."],
         });
         let text = serde_json::to_string_pretty(&document).map_err(|e| Error::new(Kind::Other, e.to_string()))?;
         super::print(&format!("{text}\n"))

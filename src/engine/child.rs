@@ -380,7 +380,8 @@ fn make_terminal(
 fn label(file: &CStr, value: &CStr, state: &State) -> Result<(), Failure> {
     let procfs = state.procfs.as_ref().ok_or(Failure::check(Errno::EBADF))?;
     let mut path = [0_u8; 64];
-    let name = process::numbered(&mut path, "", std::process::id() as i32, &["/", file.to_str().unwrap_or_default()]).at(Call::Check)?;
+    let name = process::numbered(&mut path, "", std::process::id() as i32, &["/", file.to_str().unwrap_or_default()])
+        .at(Call::Check)?;
     rootfs::write_proc(procfs.as_fd(), name, value.to_bytes())
 }
 

@@ -5,6 +5,7 @@ use super::plan::{self, HookState, Inputs, Options, Plan};
 use super::store::{Entry, Saved, Status, Store, oci_state, start_time, wrong_status};
 use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result};
+use crate::prim::cgroup::systemd::Session;
 use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager, Record};
 use crate::prim::terminal::connect_console_socket;
 use crate::prim::{hooks, intelrdt, netdev};
@@ -91,6 +92,7 @@ fn compile_cgroup(request: &Request, spec: &Spec) -> Result<CgroupPlan> {
         id: &request.id,
         resources: spec.linux().resources.as_ref().unwrap_or(&NONE),
         manager: request.manager,
+        annotations: &spec.annotations,
         default_devices: true,
         rootless: !nix::unistd::geteuid().is_root(),
         owner: delegate(spec),
@@ -144,6 +146,7 @@ pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
         bundle: &bundle,
         spec,
         options: &options,
+        scope: request.manager == Manager::Systemd,
         join: cgroups.join_files(),
         cgroups: &cgroup_mounts(&cgroups.record()),
         console: Some(pair.0),
@@ -163,11 +166,13 @@ pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
 pub fn create(store: &Store, mut request: Request, ready: &mut dyn FnMut(&Spec) -> Result<()>) -> Result<Made> {
     let (bundle, loaded) = load(&request)?;
     let Loaded { value: spec, raw, .. } = loaded;
-    let cgroups = compile_cgroup(&request, &spec)?;
+    let mut cgroups = compile_cgroup(&request, &spec)?;
     if let Some(rdt) = &spec.linux().intel_rdt {
         intelrdt::find_root()?;
         intelrdt::compile(rdt, &request.id).map_err(|problems| Error::problems("config.json", &problems))?;
     }
+    // A systemd that does not answer is to be known before anything is made.
+    let session = cgroups.connect()?;
     let entry = store.reserve(&request.id)?;
     let mut saved = Saved {
         version: 1,
@@ -183,7 +188,7 @@ pub fn create(store: &Store, mut request: Request, ready: &mut dyn FnMut(&Spec) 
         ..Saved::default()
     };
     let mut undo = Undo { spec: &spec, cgroups: false, devices: None, born: false };
-    match build(&entry, &mut request, (&spec, &raw), &cgroups, &mut saved, &mut undo, ready) {
+    match build(&entry, &mut request, (&spec, &raw), (&cgroups, session), &mut saved, &mut undo, ready) {
         Ok((child, warnings, notes)) => Ok(Made { child, saved, spec, warnings, notes, _lock: entry }),
         Err(error) => {
             undo.all(entry, &saved);
@@ -227,7 +232,7 @@ fn build(
     entry: &Entry,
     request: &mut Request,
     (spec, raw): (&Spec, &[u8]),
-    cgroups: &CgroupPlan,
+    (cgroups, mut session): (&CgroupPlan, Option<Session>),
     saved: &mut Saved,
     undo: &mut Undo,
     ready: &mut dyn FnMut(&Spec) -> Result<()>,
@@ -238,7 +243,11 @@ fn build(
     // Before anything is made that delete has to find, should brig be killed from here on.
     entry.save(saved, true)?;
     saved.cgroup = cgroups.create()?;
-    undo.cgroups = true;
+    undo.cgroups = session.is_none();
+    let (join, v2) = match session {
+        Some(_) => (cgroups.join_files(), None),
+        None => (saved.cgroup.join_files(), saved.cgroup.v2_dir()?),
+    };
     let gate = request.gated.then(|| entry.make_gate()).transpose()?;
     let state = saved.clone();
     let mut plan = plan::create(Inputs {
@@ -246,18 +255,21 @@ fn build(
         bundle: &saved.bundle,
         spec,
         options: &request.options,
-        join: saved.cgroup.join_files(),
+        scope: session.is_some(),
+        join,
         cgroups: &cgroup_mounts(&saved.cgroup),
         console: request.console.take(),
         gate,
         lock: Some(entry.lock_number()),
         hook_state: HookState::new(move |status, pid| oci_state(&state, status, pid)),
     })?;
-    let v2 = saved.cgroup.v2_dir()?;
     let mut on = |event: Event| match event {
-        Event::Born => {
+        Event::Born(child) => {
             undo.born = true;
-            Ok(())
+            let Some(session) = &mut session else { return Ok(()) };
+            let entered = cgroups.enter(session, child.pid, &mut saved.cgroup);
+            undo.cgroups = session.started();
+            entered
         }
         Event::Runtime(child) => {
             saved.pid = child.pid;
@@ -446,8 +458,9 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
 
 /// Removes a container whose state is lost or damaged: what its config names as its cgroups, with all that runs in them.
 fn salvage(entry: Entry, id: &str) -> Result<Vec<Error>> {
-    let request = Request { id: id.to_owned(), ..Request::default() };
-    if let Ok(cgroups) = entry.config().and_then(|spec| compile_cgroup(&request, &spec)) {
+    for manager in [Manager::Cgroupfs, Manager::Systemd] {
+        let request = Request { id: id.to_owned(), manager, ..Request::default() };
+        let Ok(cgroups) = entry.config().and_then(|spec| compile_cgroup(&request, &spec)) else { continue };
         let record = cgroups.record();
         if record.exists() {
             record.kill(libc::SIGKILL)?;

@@ -94,6 +94,7 @@ pub fn exec(
         [] => saved.cgroup.beside(saved.pid),
         values => saved.cgroup.sub(values)?,
     };
+    let attach = record.needs_systemd();
     let linux = spec.linux();
     let index = linux.namespaces.iter().position(|n| n.typ == Some(NamespaceType::Pid));
     let pid_namespace = match index {
@@ -108,7 +109,8 @@ pub fn exec(
         ExecInputs {
             spec,
             options: &request.options,
-            join: record.join_files(),
+            scope: attach,
+            join: if attach { Vec::new() } else { record.join_files() },
             root: open("root", OFlag::O_PATH | OFlag::O_DIRECTORY)?,
             target,
             pid_namespace,
@@ -116,9 +118,10 @@ pub fn exec(
             id: &request.id,
         },
     )?;
-    let v2 = record.v2_dir()?;
+    let v2 = if attach { None } else { record.v2_dir()? };
     let mut on = |event: Event| match event {
-        Event::Born | Event::Runtime(_) => Ok(()),
+        Event::Born(child) if attach => record.attach(&saved.cgroup, child.pid),
+        Event::Born(_) | Event::Runtime(_) => Ok(()),
         Event::Notify(child, listener) => {
             let mut state = saved.clone();
             state.pid = child.pid;

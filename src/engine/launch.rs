@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the caller of [`launch`] is asked to do.
 pub enum Event<'a> {
-    /// There is a process; from here on the container has a life to end.
-    Born,
+    /// There is a process; from here on the container has a life to end. It waits for its scope, if it gets one.
+    Born(&'a Child),
     /// Namespaces and mounts are there: run the runtime's hooks, move network devices.
     Runtime(&'a Child),
     /// A filter's listener, to be passed on.
@@ -81,7 +81,7 @@ pub fn launch(
     };
     drop(theirs);
     let mut parent = Parent { plan, wire: ours, child: first };
-    let result = on(Event::Born).and_then(|()| parent.serve(gated, on));
+    let result = on(Event::Born(&parent.child)).and_then(|()| parent.serve(gated, on));
     if result.is_err() {
         let _ = parent.child.signal(libc::SIGKILL);
         let _ = parent.child.wait();
@@ -187,6 +187,8 @@ impl Parent<'_> {
 
     fn answer(&self, sync: Sync, number: i32, on: &mut dyn FnMut(Event) -> Result<()>) -> Result<()> {
         match sync {
+            // What is to be done was done at the birth.
+            Sync::Scope => Ok(()),
             Sync::Maps => self.maps(),
             Sync::Runtime => on(Event::Runtime(&self.child)),
             Sync::Ready => on(Event::Ready(&self.child)),

@@ -55,6 +55,7 @@ fn decode(bytes: [u8; SIZE]) -> Option<Message> {
         2 => Message::At(Sync::Runtime, number(8)),
         3 => Message::At(Sync::Ready, number(8)),
         4 => Message::At(Sync::Notify, number(8)),
+        5 => Message::At(Sync::Scope, number(8)),
         0xfe => Message::Born,
         0xff => Message::Failed {
             step: u16::from_ne_bytes([bytes[2], bytes[3]]),
@@ -155,7 +156,11 @@ mod tests {
     #[test]
     fn every_message_survives_the_wire() {
         let failure = Failure { call: Call::PivotRoot, errno: Errno::EINVAL };
-        for message in [Message::At(Sync::Notify, 7), Message::Failed { step: LATE | 3, failure, detail: -1 }] {
+        for message in [
+            Message::At(Sync::Notify, 7),
+            Message::At(Sync::Scope, 0),
+            Message::Failed { step: LATE | 3, failure, detail: -1 },
+        ] {
             assert_eq!(decode(encode(message)), Some(message));
         }
         assert_eq!(decode([9; SIZE]), None);

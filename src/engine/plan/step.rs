@@ -36,6 +36,8 @@ pub enum Sync {
     Ready = 3,
     /// The filter's listener waits to be fetched and passed on.
     Notify = 4,
+    /// systemd puts the process into its scope.
+    Scope = 5,
 }
 
 /// What a step does.
@@ -171,6 +173,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::JoinCgroup(file) => write!(f, "join cgroup {}", text(file).trim_end_matches("/tasks")),
+            Op::Sync(Sync::Scope) => write!(f, "wait to be put into the scope"),
             Op::Sync(Sync::Maps) => write!(f, "wait for the id maps"),
             Op::Sync(Sync::Runtime) => write!(f, "wait for network devices and the createRuntime hooks"),
             Op::Sync(Sync::Ready) => write!(f, "report that everything is set up"),

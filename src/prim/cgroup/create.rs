@@ -23,8 +23,11 @@ impl CgroupPlan {
     /// nothing that [`Record::remove`] does not find.
     pub fn record(&self) -> Record {
         let missing = |g: &Group| ancestors(g).into_iter().filter(|p| !Path::new(p).exists()).collect::<Vec<_>>();
-        let parents = self.groups.iter().flat_map(missing).collect();
-        Record { groups: self.groups.clone(), parents, moves: self.moves }
+        // With systemd the parents are slices, its own to remove.
+        let own = self.groups.iter().filter(|_| self.scope.is_none());
+        let parents = own.flat_map(missing).collect();
+        let unit = self.scope.as_ref().map(|scope| scope.unit.clone());
+        Record { groups: self.groups.clone(), parents, moves: self.moves, unit }
     }
 
     /// Looks whether every cgroup is free to be taken: not there yet, or without processes.
@@ -41,6 +44,10 @@ impl CgroupPlan {
     /// # Errors
     /// The first step that failed, in words; everything that was made is removed again.
     pub fn create(&self) -> Result<Record> {
+        if self.scope.is_some() {
+            // systemd makes them around the container's process, see `enter`.
+            return Ok(self.record());
+        }
         let mut made = Vec::new();
         let result = self.make(&mut made);
         if result.is_err() {
@@ -70,13 +77,27 @@ impl CgroupPlan {
             self.writes.iter().all(|w| !left_out.contains(&w.group)),
             "only groups without writes are left out"
         );
-        write::write_all(&self.groups, &self.writes)?;
         let fresh = |program: &DeviceProgram| made.contains(&self.groups[program.group].path);
-        self.install_program(self.device_program.as_ref().is_some_and(fresh))?;
-        if let Some(owner) = self.owner {
-            record.groups.iter().filter(|g| g.version == Version::V2).try_for_each(|g| delegate(g, owner))?;
-        }
+        self.write_limits(&record.groups, self.device_program.as_ref().is_some_and(fresh))?;
         Ok(record)
+    }
+
+    /// Writes the limits, and gives the cgroup to whom it is delegated. A `fresh` one has no device program of brig's yet.
+    pub(super) fn write_limits(&self, made: &[Group], fresh: bool) -> Result<()> {
+        write::write_all(&self.groups, &self.writes)?;
+        self.install_program(fresh)?;
+        match self.owner {
+            Some(owner) => made.iter().filter(|g| g.version == Version::V2).try_for_each(|g| delegate(g, owner)),
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares a cgroup that systemd made, or has no hand in: makes it where it is missing.
+    pub(super) fn settle(&self, group: &Group, made: &mut Vec<String>) -> Result<()> {
+        if !Path::new(&group.path).exists() {
+            make_directory(group, made)?;
+        }
+        self.prepare(group)
     }
 
     /// A user without rights on a hierarchy does without it, unless a limit has to be set there.
@@ -97,6 +118,10 @@ impl CgroupPlan {
 
     fn make_group(&self, group: &Group, made: &mut Vec<String>) -> Result<()> {
         make_directory(group, made)?;
+        self.prepare(group)
+    }
+
+    fn prepare(&self, group: &Group) -> Result<()> {
         match group.version {
             Version::V1 if group.has("cpuset") => self.fill_cpuset(group),
             Version::V1 => Ok(()),

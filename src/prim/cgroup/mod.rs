@@ -24,6 +24,7 @@ mod oom;
 mod program;
 mod record;
 pub mod stats;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -43,6 +44,7 @@ use nix::sys::stat::Mode as FileMode;
 use program::Program;
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
@@ -69,6 +71,8 @@ pub struct Request<'a> {
     pub resources: &'a Resources,
     /// `--cgroup-manager`.
     pub manager: Manager,
+    /// `annotations`, for the systemd driver.
+    pub annotations: &'a BTreeMap<String, String>,
     /// Whether the devices that every container may use are added to the rules.
     pub default_devices: bool,
     /// Whether the caller is not the host's root: a hierarchy that it may not write is left out, as long as no limit needs
@@ -126,6 +130,10 @@ pub struct CgroupPlan {
     rootless: bool,
     owner: Option<u32>,
     moves: bool,
+    /// With the systemd driver: what is to be started.
+    scope: Option<systemd::Scope>,
+    /// In an update: the scope that runs.
+    unit: Option<systemd::Unit>,
 }
 
 /// What happens to the device program of a v2 group.
@@ -154,14 +162,12 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
         rootless: request.rootless,
         owner: request.owner,
         moves: false,
+        scope: None,
+        unit: None,
     };
     match request.manager {
         Manager::Cgroupfs => {}
-        Manager::Systemd => {
-            let what = "the systemd cgroup driver is not there yet; run with --cgroup-manager cgroupfs, and give \
-                        linux.cgroupsPath as a path";
-            return Err(vec![Problem::new(PATH, what)]);
-        }
+        Manager::Systemd => plan.scope = Some(systemd::Scope::compile(layout, request)?),
         Manager::Disabled => {
             if *request.resources != Resources::default() {
                 let what =
@@ -175,8 +181,13 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
         let what = "is not made, since no cgroup hierarchy is mounted here: the container can't be limited or frozen";
         plan.warnings.push(Problem::new(PATH, what));
     }
-    let (path, absolute) = clean(request.path.filter(|p| !p.is_empty()), request.id)?;
-    plan.groups = layout.hierarchies.iter().map(|h| group(h, &path, absolute)).collect();
+    plan.groups = match &plan.scope {
+        Some(scope) => layout.hierarchies.iter().map(|h| scope.group(h, &scope.usual_manager())).collect(),
+        None => {
+            let (path, absolute) = clean(request.path.filter(|p| !p.is_empty()), request.id)?;
+            layout.hierarchies.iter().map(|h| group(h, &path, absolute)).collect()
+        }
+    };
     let mut limits = Limits {
         groups: &plan.groups,
         mode: &Mode::Create,
@@ -198,7 +209,10 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
     plan.writes = writes;
     plan.device_program = device_program;
     plan.warnings.extend(warnings);
-    if !layout.is_pure_v2() {
+    if let Some(scope) = &mut plan.scope {
+        // systemd has a cgroup in every hierarchy that it knows, and looks for the end of the scope in the v2 one.
+        scope.fill(request, &plan.groups, &plan.writes);
+    } else if !layout.is_pure_v2() {
         // The v2 group is the last one, so no index moves.
         let used = |i: usize| {
             plan.writes.iter().any(|w| w.group == i) || plan.device_program.as_ref().is_some_and(|p| p.group == i)
@@ -245,8 +259,19 @@ pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<
     if !problems.is_empty() {
         return Err(problems);
     }
-    let unenforced = OnceCell::new();
-    Ok(CgroupPlan { groups, writes, warnings, device_program, unenforced, rootless: false, owner: None, moves: false })
+    let (unenforced, unit) = (OnceCell::new(), record.unit.clone());
+    Ok(CgroupPlan {
+        groups,
+        writes,
+        warnings,
+        device_program,
+        unenforced,
+        rootless: false,
+        owner: None,
+        moves: false,
+        scope: None,
+        unit,
+    })
 }
 
 fn unenforced() -> Problem {
@@ -302,7 +327,9 @@ fn group(hierarchy: &Hierarchy, path: &str, absolute: bool) -> Group {
 impl CgroupPlan {
     /// What will be done, in words, each step with the JSON pointer that caused it.
     pub fn steps(&self) -> impl Iterator<Item = (String, &str)> {
-        let make = |g: &Group| (format!("make cgroup {}", g.path), PATH);
+        let verb = if self.scope.is_some() { "use" } else { "make" };
+        let make = move |g: &Group| (format!("{verb} cgroup {}", g.path), PATH);
+        let scope = self.scope.iter().flat_map(systemd::Scope::steps);
         let program = self.device_program.iter().map(|p| {
             let path = &self.groups[p.group].path;
             let phrase = match &p.program {
@@ -312,7 +339,7 @@ impl CgroupPlan {
             (phrase, "/linux/resources/devices")
         });
         let writes = self.writes.iter().map(|w| (w.phrase(), w.pointer.as_ref()));
-        self.groups.iter().map(make).chain(writes).chain(program)
+        scope.chain(self.groups.iter().map(make)).chain(writes).chain(program)
     }
 
     /// What is accepted but not applied, and why; to be shown as warnings. All of it is known after [`CgroupPlan::create`]
@@ -331,11 +358,14 @@ impl CgroupPlan {
         self.groups.is_empty()
     }
 
-    /// Writes the limits into cgroups that exist ([`update`]).
+    /// Writes the limits into cgroups that exist ([`update`]), after systemd was told of them where it made these.
     ///
     /// # Errors
-    /// The first write that the kernel refuses; what was written before it is undone.
+    /// What systemd refuses, and the first write that the kernel refuses; what was written before it is undone.
     pub fn apply(&self) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.set(&self.groups, &self.writes)?;
+        }
         undo::write_all_or_none(&self.groups, &self.writes, || self.install_program(false))
     }
 
@@ -355,7 +385,7 @@ impl CgroupPlan {
 
     /// The files through which a child joins, see [`join`].
     pub fn join_files(&self) -> Vec<CString> {
-        join_files(&self.groups, !self.moves)
+        join_files(&self.groups, self.scope.is_some() || !self.moves)
     }
 
     /// The v2 directory to clone the child into (`CLONE_INTO_CGROUP`, Linux 5.7), after [`CgroupPlan::create`]; `None`
@@ -364,7 +394,7 @@ impl CgroupPlan {
     /// # Errors
     /// When the directory can't be opened.
     pub fn v2_dir(&self) -> Result<Option<OwnedFd>> {
-        if self.moves { Ok(None) } else { v2_dir(&self.groups) }
+        if self.moves || self.scope.is_some() { Ok(None) } else { v2_dir(&self.groups) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a container's state keeps of its cgroups, and the questions and orders that come after the start.
 
+use super::systemd::Unit;
 use super::{Group, Version, join_files, members, v2_dir};
 use crate::error::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub struct Record {
     /// Whether processes move into the v2 cgroup after their clone, since none can be cloned into it: its limit is 0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moves: bool,
+    /// The scope that has the cgroups, with the systemd driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 impl Record {
@@ -134,6 +138,8 @@ impl Record {
     /// When something is still running in there after ten seconds; the error says what.
     pub fn remove(&self) -> Result<()> {
         let mut failed = None;
+        // A systemd that does not answer forgets the scope by itself once its cgroup is gone.
+        let stopped = self.unit.as_ref().map_or(Ok(()), Unit::stop);
         // All in one go first: this is how nearly every container ends.
         let busy: Vec<&Group> = self.groups.iter().filter(|g| fs::remove_dir(&g.path).is_err()).collect();
         let deadline = members::deadline();
@@ -147,7 +153,10 @@ impl Record {
             // Another container may live there by now; whoever leaves last takes it along if it made it.
             let _ = fs::remove_dir(parent);
         }
-        failed.map_or(Ok(()), Err)
+        match failed {
+            Some(error) => stopped.and(Err(error)),
+            None => Ok(()),
+        }
     }
 }
 

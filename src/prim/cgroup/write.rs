@@ -175,7 +175,7 @@ pub(super) fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn check_above(dir: &str, write: &Write) -> Result<()> {
+pub(super) fn check_above(dir: &str, write: &Write) -> Result<()> {
     let Some(usage_file) = write.above else { return Ok(()) };
     // In a group without the file nothing runs yet.
     let (Some(usage), Ok(limit)) = (number(&format!("{dir}/{usage_file}")), write.value.parse::<u64>()) else {

@@ -16,6 +16,8 @@ pub struct ExecInputs<'a> {
     pub spec: &'a Spec,
     /// Flags.
     pub options: &'a Options,
+    /// Whether systemd puts it into the container's scope.
+    pub scope: bool,
     /// `tasks` files of the cgroups to join.
     pub join: Vec<CString>,
     /// The container's first process.
@@ -35,7 +37,7 @@ pub struct ExecInputs<'a> {
 /// # Errors
 /// As [`create`].
 pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
-    let ExecInputs { spec, options, join, target, root, pid_namespace, console, id } = inputs;
+    let ExecInputs { spec, options, scope, join, target, root, pid_namespace, console, id } = inputs;
     let linux = spec.linux();
     let prefix = "/process";
     let mut list = List::default();
@@ -48,6 +50,9 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
     let at = "/process/execCPUAffinity/initial";
     if let Some(mask) = cpus.map(|a| affinity(&a.initial, at)).transpose()?.flatten() {
         list.add(at, Op::Affinity(mask));
+    }
+    if scope {
+        list.add("/linux/cgroupsPath", Op::Sync(Sync::Scope));
     }
     for file in join {
         list.add("/linux/cgroupsPath", Op::JoinCgroup(file));

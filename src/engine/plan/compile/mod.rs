@@ -50,6 +50,8 @@ pub struct Inputs<'a> {
     pub spec: &'a Spec,
     /// Flags.
     pub options: &'a Options,
+    /// Whether systemd puts it into a scope.
+    pub scope: bool,
     /// `tasks` files of its cgroups of v1.
     pub join: Vec<CString>,
     /// Its cgroups for mounts of type `cgroup`: hierarchy (empty for v2) and host directory.
@@ -93,7 +95,7 @@ pub fn root_path(bundle: &Path, spec: &Spec) -> PathBuf {
 /// What only shows when things are opened: a missing source, a namespace path of another kind.
 #[allow(clippy::too_many_lines, reason = "the order of steps in one flat list")]
 pub fn create(inputs: Inputs) -> Result<Plan> {
-    let Inputs { id, bundle, spec, options, join, cgroups, console, gate, lock, hook_state } = inputs;
+    let Inputs { id, bundle, spec, options, scope, join, cgroups, console, gate, lock, hook_state } = inputs;
     let linux = spec.linux();
     let process = spec.process.as_ref();
     let created = namespaces::created(linux);
@@ -130,6 +132,9 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let clone_flags = if in_user { created & born } else { created & !late_flags & !time };
 
     // 1. While the process is still the host's root, single-threaded and in the host's view.
+    if scope {
+        list.add("/linux/cgroupsPath", Op::Sync(Sync::Scope));
+    }
     for file in join {
         list.add("/linux/cgroupsPath", Op::JoinCgroup(file));
     }
