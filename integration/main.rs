@@ -21,8 +21,33 @@ macro_rules! features {
 }
 
 features![
-    lifecycle, signals, exec, namespaces, mounts, rootfs, process, devices, cgroups, hooks, seccomp, terminal, sockets,
-    rootless, races, plan, bad_input, invalid, killed, hardening, output, ps, pause, update, mount_live
+    lifecycle,
+    signals,
+    exec,
+    namespaces,
+    mounts,
+    rootfs,
+    process,
+    devices,
+    cgroups,
+    cgroups_v2,
+    cgroups_v2_life,
+    hooks,
+    seccomp,
+    terminal,
+    sockets,
+    rootless,
+    races,
+    plan,
+    bad_input,
+    invalid,
+    killed,
+    hardening,
+    output,
+    ps,
+    pause,
+    update,
+    mount_live
 ];
 
 fn main() -> std::process::ExitCode {

@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Error, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::exit;
 
 /// Answers a verb of this kind; None if it is not one. Null is an answer that needs no telling.
@@ -78,6 +79,7 @@ pub fn act(verb: &str, arg: &str, said: &mut Said) -> Option<Value> {
         "notify" => outcome(std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
             socket.send_to(arg.as_bytes(), std::env::var("NOTIFY_SOCKET").unwrap_or_default())
         })),
+        "watch" => watch(first, rest),
         "listener" => outcome(std::net::TcpListener::bind(arg).map(|_| true)),
         _ => return None,
     })
@@ -225,6 +227,20 @@ fn burn(milliseconds: i64) -> Value {
 /// Opens this many files at once.
 fn open_files(n: usize) -> Value {
     outcome((0..n).map(|_| fs::File::open("/proc/self/exe")).collect::<Result<Vec<_>, _>>().map(|v| v.len()))
+}
+
+/// Opens one device that is allowed and one that is not, again and again until there is a /tmp/stop; tells how often, and
+/// how often either went wrong.
+fn watch(allowed: &str, denied: &str) -> Value {
+    let (mut times, mut wrong) = (0, 0);
+    while !Path::new("/tmp/stop").exists() {
+        times += 1;
+        let refused = fs::File::open(denied).err().and_then(|e| e.raw_os_error());
+        if fs::File::open(allowed).is_err() || refused != Some(libc::EPERM) {
+            wrong += 1;
+        }
+    }
+    json!({"times": times, "wrong": wrong})
 }
 
 /// Tries to have this many children at once; tells how many there were, and ends them.

@@ -169,8 +169,9 @@ impl CgroupPlan {
             let file = format!("{dir}/cgroup.subtree_control");
             let Err(errno) = write::put(&file, all.trim_end()) else { continue };
             failed = true;
-            // Who may not write one may not write another; nor does it help to know that here, as long as all is on already.
-            if !matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS) {
+            // Who may not write one may not write another. And where there are processes (EBUSY), the controllers that can be
+            // had one by one would make this cgroup and all below it threaded, to the cost of those who live there.
+            if !matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EBUSY) {
                 // One that can't be had (cpu beside real-time tasks, cpuset in a threaded subtree) must not cost the others.
                 for controller in &group.controllers {
                     let _ = write::put(&file, &format!("+{controller}"));

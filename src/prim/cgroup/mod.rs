@@ -251,10 +251,11 @@ pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<
         problems: Vec::new(),
         warnings: Vec::new(),
     };
+    limits.all(resources);
+    // Last, so that nothing can fail after them: devices.list of v1 tells too little to put back what was.
     if !resources.devices.is_empty() {
         limits.devices(resources, true);
     }
-    limits.all(resources);
     let Limits { writes, device_program, problems, warnings, .. } = limits;
     if !problems.is_empty() {
         return Err(problems);

@@ -211,6 +211,9 @@ fn hint(dir: &str, write: &Write, errno: Errno) -> Option<String> {
             let usage = current(format!("{dir}/memory.usage_in_bytes"));
             format!("{usage} bytes are in use, and the kernel could not free enough of them; take a higher limit")
         }
+        Errno::ENODEV | Errno::EINVAL if file.starts_with("rdma.") => {
+            "there is no such RDMA device on this host; /sys/class/infiniband has those that are".into()
+        }
         Errno::ENODEV | Errno::ENXIO => {
             "there is no such block device on this host; numbers are those of a whole disk".into()
         }
