@@ -47,6 +47,7 @@ features![
     ps,
     pause,
     update,
+    events,
     mount_live
 ];
 

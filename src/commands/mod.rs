@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -75,6 +76,7 @@ struct Global {
 enum Command {
     Create(create::Create),
     Delete(delete::Delete),
+    Events(events::Events),
     Exec(exec::Exec),
     Features(features::Features),
     Kill(kill::Kill),
@@ -96,6 +98,7 @@ impl Command {
         match self {
             Command::Create(_) => "create",
             Command::Delete(_) => "delete",
+            Command::Events(_) => "events",
             Command::Exec(_) => "exec",
             Command::Features(_) => "features",
             Command::Kill(_) => "kill",
@@ -118,6 +121,7 @@ impl Command {
         match self {
             Command::Create(c) => &c.id,
             Command::Delete(c) => &c.id,
+            Command::Events(c) => &c.id,
             Command::Exec(c) => &c.id,
             Command::Kill(c) => &c.id,
             Command::Pause(c) => &c.id,
@@ -136,6 +140,7 @@ impl Command {
         match self {
             Command::Create(c) => c.run(context).map(|()| 0),
             Command::Delete(c) => c.run(context).map(|()| 0),
+            Command::Events(c) => c.run(context).map(|()| 0),
             Command::Exec(c) => c.run(context),
             Command::Features(c) => c.run().map(|()| 0),
             Command::Kill(c) => c.run(context).map(|()| 0),

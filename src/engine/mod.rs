@@ -3,6 +3,7 @@
 pub mod attend;
 pub mod child;
 pub mod container;
+pub mod events;
 pub mod exec;
 pub mod launch;
 pub mod mounts;
@@ -10,6 +11,7 @@ pub mod pause;
 pub mod plan;
 pub mod ps;
 pub mod signal;
+pub mod stats;
 pub mod store;
 pub mod update;
 pub mod wire;

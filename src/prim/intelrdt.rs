@@ -1,8 +1,10 @@
 //! `linux.intelRdt`: cache and memory-bandwidth classes through the resctrl filesystem (runtime-spec 1.3; the kernel's
 //! Documentation/filesystems/resctrl.rst).
 
+mod stats;
 mod update;
 
+pub use stats::Stats;
 pub use update::Before;
 
 use crate::error::{Context, Error, Kind, Problem, Result};

@@ -16,6 +16,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod socket;
 mod strings;
+pub mod timer;
 pub mod tty;
 
 pub use failure::{At, Call, Failure};
