@@ -5,6 +5,7 @@
 mod buildah;
 mod containerd;
 mod containerd_matrix;
+mod control;
 mod machine;
 mod place;
 mod podman;
@@ -33,6 +34,7 @@ pub fn cases() -> Vec<Case> {
         buildah::CASES,
         containerd::CASES,
         containerd_matrix::CASES,
+        control::CASES,
     ]
     .concat()
 }
