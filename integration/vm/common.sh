@@ -78,12 +78,12 @@ kernel() {
 # compiled with, so the guest mounts the checkout's part at the same path.
 data_disk() {
     local disk=$checkout/target/lab/data.img stage=$checkout/target/lab/stage brig suite
-    brig=$(built build --release --bin brig) || return
+    brig=${LAB_BRIG:-$(built build --release --bin brig)} || return
     suite=$(built test --no-run --test integration) || return
     rm -rf "$stage" "$disk"
     mkdir -p "$stage/bin" "$stage/checkout"
     cp -a "$checkout/bundles" "$checkout/hack" "$checkout/integration" "$stage/checkout/"
-    cp "${LAB_BRIG:-$brig}" "$stage/bin/brig"
+    cp "$brig" "$stage/bin/brig"
     # Its debug information is most of it, and every container gets a copy.
     strip -o "$stage/bin/integration" "$suite"
     cp -r "$vm/guest" "$stage/"
