@@ -48,7 +48,8 @@ features![
     pause,
     update,
     events,
-    mount_live
+    mount_live,
+    check
 ];
 
 fn main() -> std::process::ExitCode {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 cases![runs_and_sees_itself_as_root, create_exec_and_delete, the_host_is_out_of_reach, more_than_itself_is_refused];
 
-const WHO: u32 = 31000;
+pub const WHO: u32 = 31000;
 
 /// A bundle that one user may run: one ID, no network namespace, no limits.
 pub fn bundle(t: &Test) -> Bundle {

@@ -1,5 +1,6 @@
 //! Floor 4: the command line. One file a command; flags in, engine calls, exit status out.
 
+mod check;
 mod create;
 mod delete;
 mod events;
@@ -74,6 +75,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Check),
     Create(create::Create),
     Delete(delete::Delete),
     Events(events::Events),
@@ -96,6 +98,7 @@ enum Command {
 impl Command {
     fn name(&self) -> &'static str {
         match self {
+            Command::Check(_) => "check",
             Command::Create(_) => "create",
             Command::Delete(_) => "delete",
             Command::Events(_) => "events",
@@ -132,12 +135,13 @@ impl Command {
             Command::Start(c) => &c.id,
             Command::State(c) => &c.id,
             Command::Update(c) => &c.id,
-            Command::Features(_) | Command::List(_) | Command::Plan(_) | Command::Spec(_) => "",
+            Command::Check(_) | Command::Features(_) | Command::List(_) | Command::Plan(_) | Command::Spec(_) => "",
         }
     }
 
     fn run(self, context: &Context) -> Result<i32> {
         match self {
+            Command::Check(c) => c.run(context),
             Command::Create(c) => c.run(context).map(|()| 0),
             Command::Delete(c) => c.run(context).map(|()| 0),
             Command::Events(c) => c.run(context).map(|()| 0),

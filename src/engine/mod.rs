@@ -1,6 +1,7 @@
 //! Floor 3: plan, launch, containers.
 
 pub mod attend;
+pub mod check;
 pub mod child;
 pub mod container;
 pub mod events;

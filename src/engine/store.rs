@@ -226,6 +226,11 @@ impl Store {
         self.root.join(id)
     }
 
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The IDs of all containers, sorted.
     ///
     /// # Errors

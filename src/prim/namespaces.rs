@@ -27,6 +27,7 @@ pub fn flag(typ: NamespaceType) -> u64 {
 }
 
 pub use crate::sys::inside_user_namespace;
+pub use helpers::mapping_helper;
 
 /// The bits of the namespaces that the container gets new.
 pub fn created(linux: &Linux) -> u64 {

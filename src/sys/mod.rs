@@ -11,6 +11,7 @@ pub mod hook;
 pub mod mount;
 pub mod path;
 mod pidfd;
+pub mod probe;
 pub mod process;
 pub mod sched;
 pub mod seccomp;

@@ -42,6 +42,13 @@ pub(super) fn find() -> Result<[Helper; 2]> {
     ])
 }
 
+/// One of the two by its name: where it is, and whether it has the privilege that it needs. Nothing is run.
+pub fn mapping_helper(name: &str) -> Option<(PathBuf, bool)> {
+    let path = look_up(name, std::env::var_os("PATH").as_deref())?;
+    let privileged = is_privileged(&path);
+    Some((path, privileged))
+}
+
 /// The usual places first, then the caller's own PATH, of which only absolute directories count; never a container's
 /// (CVE-2026-84042).
 fn look_up(name: &str, path: Option<&std::ffi::OsStr>) -> Option<PathBuf> {
