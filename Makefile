@@ -12,7 +12,7 @@ export LAB_KERNELS LAB_USERS LAB_FILTER
 BUILD = cargo build --release --locked --quiet --bin brig --message-format=json-render-diagnostics \
 	| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 
-.PHONY: build run test lab lab-shell check bench bench-quick install clean
+.PHONY: build run test lab lab-shell check bench bench-quick docs install uninstall deb test-install clean
 
 build: ## build the release binary
 	@hack/setup.sh build
@@ -50,9 +50,31 @@ bench: ## brig beside crun and runc
 bench-quick: ## the same in a minute
 	@$(MAKE) bench BENCH_FLAGS=--quick
 
-install: build ## put brig into PREFIX/bin, under DESTDIR if that is set
+docs: ## make the man pages and completions, into target/docs
+	@hack/setup.sh build
+	@rm -rf target/docs && cargo run --locked --quiet --example docs -- target/docs
+
+install: build docs ## put brig, man pages and completions below PREFIX, under DESTDIR if that is set
 	@install -D -m 0755 "$$(readlink -f target/brig)" "$(DESTDIR)$(PREFIX)/bin/brig"
-	@echo "installed $(DESTDIR)$(PREFIX)/bin/brig"
+	@install -d "$(DESTDIR)$(PREFIX)/share/man/man1"
+	@install -m 0644 target/docs/man/*.1 "$(DESTDIR)$(PREFIX)/share/man/man1/"
+	@install -D -m 0644 target/docs/bash/brig "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/brig"
+	@install -D -m 0644 target/docs/zsh/_brig "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_brig"
+	@install -D -m 0644 target/docs/fish/brig.fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/brig.fish"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/brig, its man pages and completions"
+
+uninstall: ## remove what install put in place
+	@rm -f "$(DESTDIR)$(PREFIX)/bin/brig" "$(DESTDIR)$(PREFIX)"/share/man/man1/brig.1 \
+		"$(DESTDIR)$(PREFIX)"/share/man/man1/brig-*.1 \
+		"$(DESTDIR)$(PREFIX)/share/bash-completion/completions/brig" \
+		"$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_brig" \
+		"$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/brig.fish"
+
+test-install: ## check install, uninstall and the package, with the binary that is there
+	@hack/test-install.sh
+
+deb: ## build a Debian package, into target
+	@hack/deb.sh
 
 clean: ## remove what was built
 	@cargo clean --quiet

@@ -185,6 +185,11 @@ impl Context {
     }
 }
 
+/// The definition of the command line, for what is made of it when brig is built: man pages and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// The `brig` command: reads the arguments, runs the command, prints an error in one place.
 pub fn main() -> ExitCode {
     if is_version(std::env::args_os().skip(1)) {
