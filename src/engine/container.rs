@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::systemd::Session;
 use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager, Record};
 use crate::prim::terminal::connect_console_socket;
-use crate::prim::{hooks, intelrdt, netdev};
+use crate::prim::{hooks, intelrdt, namespaces, netdev};
 use crate::spec::{Hook, Loaded, NamespaceType, Resources, Spec};
 use crate::sys::process::{self, Child};
 use crate::sys::{files, socket};
@@ -94,7 +94,8 @@ fn compile_cgroup(request: &Request, spec: &Spec) -> Result<CgroupPlan> {
         manager: request.manager,
         annotations: &spec.annotations,
         default_devices: true,
-        rootless: !nix::unistd::geteuid().is_root(),
+        // Root of a user namespace has no more rights over the host's cgroups than the user who made it.
+        rootless: !nix::unistd::geteuid().is_root() || namespaces::inside_user_namespace(),
         owner: delegate(spec),
     };
     cgroup::compile(&layout, &wanted).map_err(|problems| Error::problems("config.json", &problems))

@@ -154,12 +154,7 @@ impl Store {
             .mode(mode)
             .create(&self.root)
             .during(|| format!("make the state directory {}", self.root.display()))
-            .map_err(|e| match e.kind() {
-                Kind::Os(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
-                    e.hint("set XDG_RUNTIME_DIR to a directory of your own, or name one with --root")
-                }
-                _ => e,
-            })
+            .map_err(elsewhere)
     }
 
     /// Takes an ID for a new container.
@@ -185,7 +180,7 @@ impl Store {
                 Err(Error::new(Kind::Exists, what)
                     .hint(format!("choose another ID, or remove it with: brig delete --force {id}")))
             }
-            Err(e) => Err(e).during(|| format!("make the state directory {}", path.display())),
+            Err(e) => Err(e).during(|| format!("make the state directory {}", path.display())).map_err(elsewhere),
         }
     }
 
@@ -244,6 +239,15 @@ impl Store {
         let mut ids: Vec<_> = entries.filter_map(name).filter(|id| check_id(id).is_ok()).collect();
         ids.sort();
         Ok(ids)
+    }
+}
+
+fn elsewhere(error: Error) -> Error {
+    match error.kind() {
+        Kind::Os(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+            error.hint("set XDG_RUNTIME_DIR to a directory of your own, or name one with --root")
+        }
+        _ => error,
     }
 }
 
