@@ -236,11 +236,11 @@ impl Parent<'_> {
     fn look_at_oom_score(&mut self) {
         let Plan { by_parent, setup, stage, .. } = &*self.plan;
         let steps = by_parent.iter().chain(setup).chain(stage.iter().flat_map(|(steps, _)| steps));
-        let wanted = steps.filter_map(|step| match &step.op {
+        let mut wanted = steps.filter_map(|step| match &step.op {
             Op::OomScoreAdj { value, deniable: true } => Some(value.to_string_lossy().into_owned()),
             _ => None,
         });
-        let Some(wanted) = wanted.last() else { return };
+        let Some(wanted) = wanted.next() else { return };
         let now = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", self.child.pid)).unwrap_or_default();
         if now.trim() != wanted && !now.is_empty() {
             let what = format!("{wanted} takes CAP_SYS_RESOURCE on the host, so it stays at {}", now.trim());
@@ -403,6 +403,10 @@ fn clone_hint(errno: Errno) -> String {
     let text = match errno {
         Errno::ENOSPC => "a limit in /proc/sys/user/max_*_namespaces is reached",
         Errno::EPERM => "creating namespaces takes CAP_SYS_ADMIN or a user namespace, which this host may forbid",
+        Errno::EACCES => {
+            "the cgroup is not this user's to join from here: call brig from within the delegated tree, as with \
+             systemd-run --user --scope brig …"
+        }
         Errno::EAGAIN => {
             "the limit of processes is reached: /linux/resources/pids/limit of the container or of a cgroup above it, or \
              RLIMIT_NPROC of this user"

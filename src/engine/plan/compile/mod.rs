@@ -15,8 +15,8 @@ use crate::prim::mounts::{self, Facts, base_propagation, relative};
 use crate::prim::namespaces::{self, Joined};
 use crate::prim::{attributes, capabilities, lsm};
 use crate::spec::{NamespaceType, Process, Spec};
-use crate::sys::files;
 use crate::sys::mount::{self, Tree};
+use crate::sys::{Errno, files};
 use devices::{devices, needs_devices};
 use nix::fcntl::OFlag;
 use process::{Parts, attributes_of, early_filter, hook_step, is_set, late_list, terminal_step};
@@ -108,7 +108,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let mut stage = List::default();
     let mut by_parent = List::default();
     // Without CAP_SYS_ADMIN here, the copies of the host's tree are made in the container's own mount namespace.
-    let copy_now = !options.describe && capabilities::may_mount();
+    let mut copy_now = !options.describe && capabilities::may_mount();
     let maps = new_user.then(|| namespaces::maps(&linux.uid_mappings, &linux.gid_mappings));
     let first_ids = match (&maps, in_user) {
         (Some(maps), _) => Some(maps.first),
@@ -179,10 +179,13 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let root_dir = program::open_root(&root)?;
     if own_mounts {
         list.add("/linux/rootfsPropagation", Op::DetachMounts);
-        let tree = if copy_now {
-            Tree::Made(mount::clone_tree(Some(root_dir.as_fd()), c"", true).during(|| "/root/path: open_tree".into())?)
-        } else {
-            Tree::later(c_root.clone(), true)
+        let tree = match copy_now.then(|| mount::clone_tree(Some(root_dir.as_fd()), c"", true)) {
+            // Root of a user namespace, in mounts that are not that one's.
+            Some(Err(Errno::EPERM)) | None => {
+                copy_now = false;
+                Tree::later(c_root.clone(), true)
+            }
+            Some(made) => Tree::Made(made.during(|| "/root/path: open_tree".into())?),
         };
         // pivot_root refuses a root that is shared; if it is to be shared it becomes so afterwards.
         let propagation = base.unwrap_or(libc::MS_SLAVE);
