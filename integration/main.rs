@@ -37,6 +37,7 @@ features![
     terminal,
     sockets,
     rootless,
+    rootless_cgroup,
     races,
     plan,
     bad_input,
@@ -49,7 +50,9 @@ features![
     update,
     events,
     mount_live,
-    check
+    check,
+    lsm,
+    resctrl,
 ];
 
 fn main() -> std::process::ExitCode {
