@@ -136,10 +136,10 @@ fn new(
         return Err(problem(pointer, "/uidMappings", "ID-mapped mounts are bind mounts; add the option bind"));
     }
     let source = source_of(entry).unwrap_or(Path::new(&name));
+    // Filesystems whose files the policy labels itself: a mount option would be refused, or mean all mounts of the superblock.
+    let label = facts.label.filter(|_| !matches!(name.as_str(), "proc" | "sysfs" | "cgroup2" | "mqueue"));
     let mut data = parsed.data.clone();
-    if let Some(label) = facts.label.filter(|_| !matches!(name.as_str(), "proc" | "sysfs" | "cgroup2")) {
-        data.push(format!("context=\"{label}\""));
-    }
+    data.extend(label.map(|label| format!("context={label}")));
     let too_long = |o: &String| o.split_once('=').is_some_and(|(_, v)| v.len() > FSCONFIG_VALUE_MAX);
     // fsopen passes the read-only flag to the superblock, which proc, sysfs and cgroup2 share with other mounts, and which
     // a tmpfs could not be filled with.
@@ -152,6 +152,10 @@ fn new(
                 "/options",
                 "tmpcopyup does not go with silent, iversion or over-long options",
             ));
+        }
+        // Here commas part options, which a context may hold, too; quotes keep it whole, and only mount(2) takes them off.
+        if let (Some(label), Some(last)) = (label, data.last_mut()) {
+            *last = format!("context=\"{label}\"");
         }
         let flags = parsed.classic | classic_flags(parsed, read_only && own_superblock);
         let what = What::Classic {
