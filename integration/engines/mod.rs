@@ -6,6 +6,7 @@ mod buildah;
 mod containerd;
 mod containerd_matrix;
 mod control;
+mod docker;
 mod machine;
 mod place;
 mod podman;
@@ -35,6 +36,7 @@ pub fn cases() -> Vec<Case> {
         containerd::CASES,
         containerd_matrix::CASES,
         control::CASES,
+        docker::CASES,
     ]
     .concat()
 }

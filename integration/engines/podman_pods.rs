@@ -68,8 +68,10 @@ spec:
   - name: web
     image: localhost/tools:latest
     imagePullPolicy: Never
-    command: ["sh", "-c", "echo $GREETING > /data/file; sleep 1000"]
+    command: ["/bin/sh", "-c", "echo $GREETING > /data/file; sleep 1000"]
     env:
+    - name: PATH
+      value: /bin
     - name: GREETING
       value: hello
     resources:
