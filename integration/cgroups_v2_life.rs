@@ -12,7 +12,7 @@ cases![
     exec_goes_where_init_went,
     exec_in_a_cgroup_below,
     exec_where_no_process_may_be_says_so,
-    without_clone_into_cgroup,
+    no_process_can_be_born_but_one_can_move,
     a_taken_or_frozen_cgroup_is_refused,
     a_parent_with_processes_says_so,
     a_read_only_tree_says_so,
@@ -106,8 +106,8 @@ fn exec_where_no_process_may_be_says_so(t: &Test) {
     assert!(c.see(&["--cgroup", "inner/leaf"], &["cgroup"])["cgroup"][0].as_str().unwrap().ends_with("/inner/leaf"));
 }
 
-/// A kernel or a filter that does not let a process be born in a cgroup: pids.max 0 makes brig go the same way.
-fn without_clone_into_cgroup(t: &Test) {
+/// With pids.max at 0 the kernel clones nobody into the cgroup, but lets a process move there.
+fn no_process_can_be_born_but_one_can_move(t: &Test) {
     need();
     t.only_brig("to their releases of then, 0 is no limit");
     let mut b = t.bundle();
