@@ -13,7 +13,7 @@ architecture=$(dpkg --print-architecture)
 # Of the last commit, so that one commit makes one package.
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH=$epoch
-maintainer=${DEB_MAINTAINER:-"brig maintainers <brig@localhost.localdomain>"}
+maintainer=${DEB_MAINTAINER:-"brig maintainers <maintainers@brig.invalid>"}
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
@@ -47,6 +47,10 @@ brig ($version) unstable; urgency=medium
 
  -- $maintainer  $(date -u -R -d "@$epoch")
 EOF
+
+# One static binary is the point: it is also bound into containers, where there is no library.
+mkdir -p "$stage/usr/share/lintian/overrides"
+echo 'brig: statically-linked-binary [usr/bin/brig]' >"$stage/usr/share/lintian/overrides/brig"
 
 size=$(du -k --apparent-size -s --exclude=DEBIAN "$stage" | cut -f 1)
 cat >"$stage/DEBIAN/control" <<EOF
