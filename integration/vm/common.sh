@@ -78,8 +78,8 @@ kernel() {
 # compiled with, so the guest mounts the checkout's part at the same path.
 data_disk() {
     local disk=$checkout/target/lab/data.img stage=$checkout/target/lab/stage brig suite
-    brig=${LAB_BRIG:-$(built build --release --bin brig)} || return
-    suite=$(built test --no-run --test integration) || return
+    brig=${LAB_BRIG:-$(built brig build --release --bin brig)} || return
+    suite=$(built integration test --no-run --test integration) || return
     rm -rf "$stage" "$disk"
     mkdir -p "$stage/bin" "$stage/checkout"
     cp -a "$checkout/bundles" "$checkout/hack" "$checkout/integration" "$stage/checkout/"
@@ -95,10 +95,12 @@ data_disk() {
     echo "$disk"
 }
 
-# The program that a cargo command builds.
+# built NAME ARGUMENTS...: the program of this name that a cargo command builds, maybe beside others.
 built() {
+    local name=$1
+    shift
     (cd "$checkout" && cargo "$@" --locked --quiet --message-format=json-render-diagnostics) |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+        sed -n '/"name":"'"$name"'"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
 # qemu's accelerator. KVM can be there and be of no use (nested, it may hang or give up on an instruction), so it has
