@@ -53,6 +53,7 @@ features![
     check,
     lsm,
     resctrl,
+    systemd,
 ];
 
 fn main() -> std::process::ExitCode {

@@ -8,7 +8,7 @@ mod containerd_matrix;
 mod control;
 mod docker;
 mod machine;
-mod place;
+pub mod place;
 mod podman;
 mod podman_lifecycle;
 mod podman_limits;

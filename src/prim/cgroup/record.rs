@@ -138,7 +138,6 @@ impl Record {
     /// When something is still running in there after ten seconds; the error says what.
     pub fn remove(&self) -> Result<()> {
         let mut failed = None;
-        // A systemd that does not answer forgets the scope by itself once its cgroup is gone.
         let stopped = self.unit.as_ref().map_or(Ok(()), Unit::stop);
         // All in one go first: this is how nearly every container ends.
         let busy: Vec<&Group> = self.groups.iter().filter(|g| fs::remove_dir(&g.path).is_err()).collect();
@@ -153,10 +152,8 @@ impl Record {
             // Another container may live there by now; whoever leaves last takes it along if it made it.
             let _ = fs::remove_dir(parent);
         }
-        match failed {
-            Some(error) => stopped.and(Err(error)),
-            None => Ok(()),
-        }
+        // A scope that systemd still believes in would come back with its next reload.
+        stopped.and(failed.map_or(Ok(()), Err))
     }
 }
 

@@ -53,6 +53,11 @@ impl Refusal {
         }
     }
 
+    /// Whether there was no answer.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Refusal::Lost(_))
+    }
+
     /// Whether systemd said this error of its own.
     pub fn is(&self, error: &str) -> bool {
         matches!(self, Refusal::Said(name, _) if name.strip_prefix(SERVICE) == Some(error))
@@ -161,12 +166,10 @@ impl Bus {
         }
         let serial = self.queue(method, args);
         let bytes = std::mem::take(&mut self.out);
-        let sent = send_all(&self.socket, &bytes);
+        let sent = send_all(&self.socket, &bytes).during(|| format!("write to {}", self.place));
+        sent.map_err(Refusal::Lost)?;
         loop {
-            let message = self.next(what).map_err(|error| match &sent {
-                Err(errno) => Refusal::Lost(Error::os(format!("write to {}", self.place), *errno)),
-                Ok(()) => Refusal::Lost(error),
-            })?;
+            let message = self.next(what).map_err(Refusal::Lost)?;
             let words = || message.words();
             match &message.kind {
                 Kind::Return(to) if *to == serial => return words().map_err(|_| Refusal::Lost(self.garbled())),
@@ -270,7 +273,7 @@ impl Bus {
         match nix::unistd::read(&self.socket, &mut buffer) {
             Ok(0) | Err(Errno::ECONNRESET) => {
                 let what = format!("{} closed the connection before the answer to {what}", self.place);
-                Err(Error::new(ErrorKind::Other, what).hint(REMEDY))
+                Err(Error::new(ErrorKind::Os(Errno::ECONNRESET), what).hint(REMEDY))
             }
             Ok(n) => {
                 self.input.extend_from_slice(&buffer[..n]);
@@ -306,7 +309,11 @@ fn dial(address: &UnixAddr, limit: Duration) -> Result<OwnedFd, Errno> {
 
 fn send_all(socket: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
     // What is said is a few kilobytes, far below any socket's buffer, and the socket has a time-out for the rest.
-    send(socket.as_fd(), bytes, None)
+    match send(socket.as_fd(), bytes, None) {
+        // What it said before it closed says more.
+        Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        other => other,
+    }
 }
 
 /// Where the system's systemd can be reached. Its private socket spares the way through the bus, and is there before it.

@@ -181,7 +181,14 @@ impl Scope {
                         let hint = "give the container another linux.cgroupsPath (slice:prefix:name) or ID";
                         return Err(Error::new(Kind::Exists, what).hint(hint));
                     }
-                    None => return Err(refusal.during(format!("start {name}"))),
+                    None => {
+                        let error = refusal.during(format!("start {name}"));
+                        let asked = list.iter().map(|p| p.pointer.as_str()).filter(|p| p.starts_with("/annotations"));
+                        return Err(match asked.collect::<Vec<_>>().join(", ") {
+                            pointers if pointers.is_empty() => error,
+                            pointers => error.hint(format!("a value of another type than systemd's? see {pointers}")),
+                        });
+                    }
                 },
             }
         };
@@ -295,17 +302,27 @@ impl Unit {
     /// Stops the scope, and waits until systemd has let go of it; no error if it knows none.
     ///
     /// # Errors
-    /// When systemd can't be asked, or does not answer.
+    /// When systemd does not answer, or refuses.
     pub(super) fn stop(&self) -> Result<()> {
-        let mut bus = Bus::open(self.user, bus::STOP)?;
+        // A systemd that reloads or starts anew in between loses connections and jobs, but no units.
+        match self.stop_once() {
+            Err(refusal) if refusal.is_lost() => self.stop_once(),
+            other => other,
+        }
+        .map_err(|refusal| refusal.during(format!("stop {}", self.name)))
+    }
+
+    fn stop_once(&self) -> Result<(), Refusal> {
+        // Where nobody listens there is nobody who believes in the scope.
+        let Ok(mut bus) = Bus::open(self.user, bus::STOP) else { return Ok(()) };
         let name = Value::str(&self.name);
         match bus.call("StopUnit", &[name.clone(), Value::str("replace")]) {
             Ok(words) => {
                 let job = words.into_iter().next().unwrap_or_default();
-                bus.wait_for_job(&job, &format!("stop {}", self.name))?;
+                bus.wait_for_job(&job, "the end of the scope").map_err(Refusal::Lost)?;
             }
             Err(refusal) if refusal.is(".NoSuchUnit") => return Ok(()),
-            Err(refusal) => return Err(refusal.during(format!("stop {}", self.name))),
+            Err(refusal) => return Err(refusal),
         }
         // One that failed goes when it is forgotten; as a rule it is gone by now.
         let _ = bus.call("ResetFailedUnit", &[name]);
