@@ -189,15 +189,16 @@ fn stats_of_what_was_used(t: &Test) {
 }
 
 fn stats_of_limits(t: &Test) {
+    // So short a quota that one turn on the CPU uses it up, however busy the host is.
     let limits = [
         ("/memory", json!({"limit": 64 << 20})),
         ("/pids", json!({"limit": 33})),
-        ("/cpu", json!({"period": 20000, "quota": 5000})),
+        ("/cpu", json!({"period": 20000, "quota": 1000})),
     ];
     let c = with(t, &["sleep"], &limits);
     c.start();
     c.line();
-    c.exec(&[], &["/bin/payload", "burn=100"]).ok();
+    c.exec(&[], &["/bin/payload", "burn=40"]).ok();
     let stats = once(&c);
     assert_eq!((stats.memory.usage.limit, stats.pids.limit), (64 << 20, 33));
     assert!(stats.cpu.throttling["throttledPeriods"] > 1, "{:?}", stats.cpu);
