@@ -3,10 +3,13 @@
 //! whole suite so.
 
 use crate::support::suite::Body;
-use crate::support::{Case, Test};
+use crate::support::{Case, Test, cases, json};
+
+cases![idmapped_mounts_say_what_they_need, recursive_attributes_say_what_they_need];
 
 /// What is taken away. EPERM is how engines' filters of old answer calls that they do not know.
-const FILTERS: [&str; 4] = ["openat2", "clone3", "pidfd,close_range", "openat2,clone3,pidfd,close_range:EPERM"];
+const FILTERS: [&str; 8] =
+    ["openat2", "mountapi", "fsopen", "mount_setattr", "clone3", "pidfd,close_range", "all", "all:EPERM"];
 
 /// The tests that run under each of them.
 const CORE: [&str; 24] = [
@@ -43,9 +46,7 @@ pub fn tests(cases: &[Case]) -> Vec<(String, Body)> {
     }
     let core: Vec<&Case> = CORE
         .iter()
-        .map(|name| {
-            cases.iter().find(|case| case.path() == *name).unwrap_or_else(|| panic!("{name} is no test any more"))
-        })
+        .map(|name| cases.iter().find(|case| case.path() == *name).unwrap_or_else(|| panic!("{name} is no test any more")))
         .collect();
     let pairs = FILTERS.iter().flat_map(|filter| core.iter().map(move |case| (*filter, **case)));
     pairs
@@ -58,4 +59,26 @@ pub fn tests(cases: &[Case]) -> Vec<(String, Body)> {
             (format!("filtered::{filter}::{}", case.path()), body)
         })
         .collect()
+}
+
+fn idmapped_mounts_say_what_they_need(t: &Test) {
+    t.only_brig("the words are brig's");
+    t.set_filter("mount_setattr");
+    let mut b = t.bundle();
+    let source = b.dir().to_path_buf();
+    b.bind(&source, "/mnt", &["idmap"]);
+    let mount = b.mount_at("/mnt");
+    for field in ["uidMappings", "gidMappings"] {
+        b.set(&format!("{mount}/{field}"), json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+    }
+    t.create_fails(&b, &["/mounts/", "uidMappings", "mount_setattr", "Linux 5.12"]);
+}
+
+fn recursive_attributes_say_what_they_need(t: &Test) {
+    t.only_brig("the words are brig's");
+    t.set_filter("mount_setattr");
+    let mut b = t.bundle();
+    let source = b.dir().to_path_buf();
+    b.bind(&source, "/mnt", &["rbind", "rro"]);
+    t.create_fails(&b, &["/mounts/", "rro", "mount_setattr", "Linux 5.12"]);
 }

@@ -45,6 +45,7 @@ fn a_user_namespace_beside_a_joined_network(t: &Test) {
 }
 
 fn an_id_mapped_mount_in_a_joined_user_namespace(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("the peers of Debian know ID-mapped mounts otherwise or not at all");
     let other = sleeper(t, |b| {
         b.user_namespace(100_000, 65536);
@@ -118,6 +119,8 @@ fn labels_that_nobody_enforces_are_refused(t: &Test) {
 /// is no longer busy (CVE-2019-5736).
 fn the_own_binary_is_out_of_reach(t: &Test) {
     t.only_brig("runc and crun copy their binary into a memfd");
+    // Brig does so, too, without these.
+    t.needs_call("mountapi");
     let mut b = t.bundle();
     b.payload(&["sleep"]);
     let c = t.create(&b);

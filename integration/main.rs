@@ -5,7 +5,6 @@
 
 mod bundles;
 mod engines;
-mod filtered;
 mod payload;
 mod support;
 
@@ -54,6 +53,7 @@ features![
     lsm,
     resctrl,
     systemd,
+    filtered,
 ];
 
 fn main() -> std::process::ExitCode {

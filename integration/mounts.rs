@@ -141,6 +141,7 @@ fn unmount(dir: &Path) {
 }
 
 fn recursive_attributes(t: &Test) {
+    t.needs_call("mount_setattr");
     let mut b = t.bundle();
     let outer = nested(t);
     b.bind(&outer, "/mnt/a", &["rro", "rnosuid", "rnodev", "rnoexec"]);
@@ -158,6 +159,7 @@ fn recursive_attributes(t: &Test) {
 }
 
 fn recursive_times(t: &Test) {
+    t.needs_call("mount_setattr");
     t.differs(Kind::Crun, "1.8.1 sets a time attribute without clearing the old one, which the kernel refuses");
     let mut b = t.bundle();
     let outer = nested(t);
@@ -302,6 +304,7 @@ fn tmpcopyup_keeps_owners_and_modes(t: &Test) {
 }
 
 fn idmapped_bind(t: &Test) {
+    t.needs_call("mount_setattr");
     t.differs(Kind::Runc, "1.1 has no idmapped mounts");
     let mut b = t.bundle();
     let dir = t.dir().join("volume");
@@ -319,6 +322,7 @@ fn idmapped_bind(t: &Test) {
 }
 
 fn idmapped_bind_with_the_containers_map(t: &Test) {
+    t.needs_call("mount_setattr");
     t.differs(Kind::Runc, "1.1 has no idmapped mounts");
     let mut b = t.bundle();
     let dir = t.dir().join("volume");
@@ -332,6 +336,7 @@ fn idmapped_bind_with_the_containers_map(t: &Test) {
 
 /// The mount's own map need not be that of a user namespace of the container's.
 fn idmapped_bind_without_a_user_namespace(t: &Test) {
+    t.needs_call("mount_setattr");
     t.differs(Kind::Runc, "1.1 has no idmapped mounts");
     t.differs(Kind::Crun, "1.8.1 maps the other way round here");
     let mut b = t.bundle();
@@ -351,6 +356,7 @@ fn idmapped_bind_without_a_user_namespace(t: &Test) {
 }
 
 fn idmapped_tree(t: &Test) {
+    t.needs_call("mount_setattr");
     t.differs(Kind::Runc, "1.1 has no idmapped mounts");
     t.differs(Kind::Crun, "1.8.1 makes a mapped bind of one mount only");
     let mut b = t.bundle();

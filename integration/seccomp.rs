@@ -35,6 +35,9 @@ fn filter(b: &mut Bundle, rules: Value) -> &mut Bundle {
 }
 
 fn a_filter_is_there(t: &Test) {
+    if t.filter().is_some() {
+        suite::skip("there is a filter around the runtime already");
+    }
     let mut b = t.bundle();
     assert_eq!(t.see(&mut b, &["seccomp"])["seccomp"]["mode"], 0);
     filter(&mut b, json!([rule(&["getcwd"], "SCMP_ACT_ERRNO")]));

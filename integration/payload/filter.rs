@@ -38,6 +38,23 @@ fn members(name: &str) -> Option<&'static [i64]> {
     GROUPS.iter().find(|(group, _)| *group == name).map(|(_, members)| *members)
 }
 
+/// Whether a filter takes a group's calls away.
+pub fn takes(filter: &str, group: &str) -> bool {
+    let names = filter.split(':').next().unwrap_or_default();
+    let taken: Vec<i64> = expand(names).split(',').filter_map(members).flatten().copied().collect();
+    members(group).is_some_and(|members| members.iter().any(|call| taken.contains(call)))
+}
+
+/// Whether the kernel itself lacks a call of a group, asked with arguments that no call takes.
+pub fn missing(group: &str) -> bool {
+    members(group).unwrap_or_default().iter().any(|call| {
+        // SAFETY: -1 is no fd, no number and no address that any of these could do anything with.
+        *call != P_PIDFD
+            && unsafe { libc::syscall(*call, -1, -1, -1, -1, -1, -1) } < 0
+            && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS)
+    })
+}
+
 /// The filter as a program to be loaded.
 ///
 /// # Panics

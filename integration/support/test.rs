@@ -1,6 +1,7 @@
 //! One test's own place: an ID, directories, the calls it makes, and the proof that it leaves nothing.
 
 use super::{Bundle, Call, Container, Out, Value, host, suite};
+use crate::payload::filter;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,16 @@ impl Test {
 
     pub fn set_filter(&self, calls: &str) {
         *self.filter.borrow_mut() = Some(calls.into());
+    }
+
+    /// Skips the test where there is no way without this group of calls, be it the kernel or a filter that lacks it.
+    pub fn needs_call(&self, group: &str) {
+        if self.filter().is_some_and(|calls| filter::takes(&calls, group)) {
+            suite::skip(format!("the filter takes {group} away, and there is no way without it"));
+        }
+        if filter::missing(group) {
+            suite::skip(format!("this kernel has no {group}, and there is no way without it"));
+        }
     }
 
     pub fn id(&self) -> &str {

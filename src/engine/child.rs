@@ -200,14 +200,14 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         }
         Op::DetachMounts => {
             let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-            nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)
+            nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)?;
+            mount::own_namespace(true);
+            Ok(())
         }
         Op::AttachRoot { tree, path, propagation } => {
             let place = files::open(None, path, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
             let tree = tree.copy().at(Call::CloneTree)?;
-            let slave = Attributes { propagation: *propagation, ..Attributes::default() };
-            mount::set_attributes(tree.as_fd(), slave, true, None).at(Call::MountSetattr)?;
-            mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+            mounts::settle(tree.as_fd(), place.as_fd(), &[], &[(*propagation, true)])?;
             hold_root(tree.as_fd(), state)
         }
         Op::OpenRoot(root) => hold_root(root.as_fd(), state),
@@ -236,7 +236,7 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         },
         Op::HoldProc => {
             if state.procfs.is_none() {
-                state.procfs = Some(rootfs::private_proc(false)?);
+                state.procfs = Some(rootfs::private_proc(state.root()?)?);
             }
             Ok(())
         }
@@ -369,8 +369,7 @@ fn make_terminal(
         if path::kind(&fstat(&place).at(Call::Stat)?) == SFlag::S_IFLNK {
             return Err(Failure { call: Call::Open, errno: Errno::ELOOP });
         }
-        let tree = mount::clone_tree(Some(slave.as_fd()), c"", false).at(Call::CloneTree)?;
-        mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+        mount::bind(slave.as_fd(), place.as_fd())?;
     }
     terminal::send_master(socket, master.as_fd()).at(Call::Send)?;
     terminal::take(slave.as_fd()).at(Call::IoctlTty)

@@ -124,14 +124,22 @@ fn map_mounts(plan: &Plan, pick: impl Fn(&super::plan::IdMap) -> Option<Result<O
     for idmap in &plan.idmaps {
         let Some(namespace) = pick(idmap) else { continue };
         let Some(Step { op: Op::Mount(made), at }) = plan.setup.get(idmap.step) else { continue };
-        if let What::Bind { tree: Tree::Made(tree), .. } = &made.what {
-            let namespace = namespace.during(|| format!("{at}/uidMappings"))?;
-            mount::set_attributes(tree.as_fd(), Attributes::default(), idmap.recursive, Some(namespace.as_fd()))
-                .during(|| format!("{at}: mount_setattr(MOUNT_ATTR_IDMAP)"))
-                .map_err(|e| {
-                    e.hint("the source's filesystem must support ID-mapped mounts, and must not be one already")
-                })?;
-        }
+        let What::Bind { tree, .. } = &made.what else { continue };
+        let namespace = namespace.during(|| format!("{at}/uidMappings"))?;
+        let mapped = match tree {
+            Tree::Made(tree) => {
+                let plain = Attributes::default();
+                mount::set_attributes(tree.as_fd(), plain, idmap.recursive, Some(namespace.as_fd()))
+            }
+            // Only a detached mount can be mapped, and there are none here.
+            Tree::Later(..) => Err(Errno::ENOSYS),
+        };
+        mapped.during(|| format!("{at}/uidMappings: mount_setattr(MOUNT_ATTR_IDMAP)")).map_err(|e| match e.kind() {
+            Kind::Os(Errno::ENOSYS) => e.hint(
+                "ID-mapped mounts take open_tree(2) and mount_setattr(2): Linux 5.12, and no filter around brig that bars them",
+            ),
+            _ => e.hint("the source's filesystem must support ID-mapped mounts, and must not be one already"),
+        })?;
     }
     Ok(())
 }
@@ -337,6 +345,9 @@ pub fn explain_step(step: &Step, exec: &Program, failure: Failure, (detail, said
 /// Remedies for failures that are known to puzzle.
 fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
     Some(match (op, failure.call, failure.errno) {
+        (Op::Mount(_), Call::MountSetattr, Errno::ENOSYS) => {
+            "options for a whole tree, such as rro, take mount_setattr(2): Linux 5.12, and no filter around brig that bars it"
+        }
         (Op::Mount(m), _, Errno::EPERM) if m.is_proc() => {
             "a new procfs in a user namespace needs a new pid namespace, and a host procfs that nothing masks"
         }

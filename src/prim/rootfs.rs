@@ -110,10 +110,30 @@ pub fn make_readonly(target: &CStr, root: BorrowedFd) -> Result<(), Failure> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(()),
         other => other.at(Call::Open)?,
     };
-    let tree = mount::clone_tree(Some(place.as_fd()), c"", true).at(Call::CloneTree)?;
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    mount::set_attributes(tree.as_fd(), read_only, true, None).at(Call::MountSetattr)?;
-    mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)
+    let tree = match mount::clone_tree(Some(place.as_fd()), c"", true) {
+        Ok(tree) => tree,
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            mount::bind_on_itself(place.as_fd()).at(Call::Mount)?;
+            let made = path::open(root, target, OFlag::O_PATH, Follow::InRoot).at(Call::Open)?;
+            if !path::is_mounted_over(place.as_fd(), made.as_fd()).at(Call::Stat)? {
+                return Err(Failure::check(Errno::EBUSY));
+            }
+            return mount::set_attributes(made.as_fd(), read_only, false, None).at(Call::MountSetattr);
+        }
+        Err(errno) => return Err(Failure { call: Call::CloneTree, errno }),
+    };
+    match mount::set_attributes(tree.as_fd(), read_only, true, None) {
+        // Attached first, and the one mount alone, like other runtimes do it.
+        Err(Errno::ENOSYS) => {
+            mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+            mount::set_attributes(tree.as_fd(), read_only, false, None).at(Call::MountSetattr)
+        }
+        other => {
+            other.at(Call::MountSetattr)?;
+            mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)
+        }
+    }
 }
 
 /// Hides a path: a directory below an empty read-only tmpfs (one for all, kept in `cover`), a file below the container's
@@ -127,28 +147,22 @@ pub fn mask(target: &CStr, root: BorrowedFd, cover: &mut Option<OwnedFd>) -> Res
         other => other.at(Call::Open)?,
     };
     let directory = path::kind(&fstat(&place).at(Call::Stat)?) == SFlag::S_IFDIR;
-    let tree = match (directory, &*cover) {
-        (true, Some(cover)) => mount::clone_tree(Some(cover.as_fd()), c"", false).at(Call::CloneTree)?,
-        (true, None) => {
-            let attributes =
-                libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-            let made = super::mounts::empty_tmpfs(attributes)?;
-            mount::attach(made.as_fd(), place.as_fd()).at(Call::Attach)?;
-            // Only an attached mount can be copied (before Linux 6.15).
-            *cover = Some(made);
-            return Ok(());
+    if directory {
+        if let Some(cover) = cover {
+            return mount::bind(cover.as_fd(), place.as_fd());
         }
-        (false, _) => {
-            let null =
-                path::open(root, c"dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW, Follow::InRoot).at(Call::Open)?;
-            let stat = fstat(&null).at(Call::Stat)?;
-            if path::kind(&stat) != SFlag::S_IFCHR || stat.st_rdev != makedev(1, 3) {
-                return Err(Failure::check(Errno::ENODEV));
-            }
-            mount::clone_tree(Some(null.as_fd()), c"", false).at(Call::CloneTree)?
-        }
-    };
-    mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)
+        let attributes =
+            libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+        // Only an attached mount can be copied (before Linux 6.15).
+        *cover = mount::make_at(c"tmpfs", super::mounts::SMALL, attributes, place.as_fd())?;
+        return Ok(());
+    }
+    let null = path::open(root, c"dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW, Follow::InRoot).at(Call::Open)?;
+    let stat = fstat(&null).at(Call::Stat)?;
+    if path::kind(&stat) != SFlag::S_IFCHR || stat.st_rdev != makedev(1, 3) {
+        return Err(Failure::check(Errno::ENODEV));
+    }
+    mount::bind(null.as_fd(), place.as_fd())
 }
 
 /// Makes `root` the root of the mount namespace and lets go of the old one. The current directory is `/` afterwards.
@@ -156,6 +170,7 @@ pub fn mask(target: &CStr, root: BorrowedFd, cover: &mut Option<OwnedFd>) -> Res
 /// # Errors
 /// The call that failed.
 pub fn pivot(root: BorrowedFd) -> Result<(), Failure> {
+    mount::own_namespace(false);
     nix::unistd::fchdir(root).at(Call::Fchdir)?;
     mount::pivot_here().at(Call::PivotRoot)?;
     // The old root now lies over the new one at the same place; as it is a slave, letting go of it stays here.
@@ -168,6 +183,7 @@ pub fn pivot(root: BorrowedFd) -> Result<(), Failure> {
 /// # Errors
 /// The call that failed.
 pub fn move_root(root: BorrowedFd) -> Result<(), Failure> {
+    mount::own_namespace(false);
     nix::unistd::fchdir(root).at(Call::Fchdir)?;
     nix::mount::mount(Some(c"."), c"/", None::<&CStr>, MsFlags::MS_MOVE, None::<&CStr>).at(Call::Mount)?;
     enter(root)
@@ -226,15 +242,21 @@ pub fn label_by_host(file: &CStr, value: &CStr) -> Result<(), Failure> {
     write_proc(own.as_fd(), file, value.to_bytes())
 }
 
-/// A procfs that nothing is mounted over, detached: the processes alone with `subset`, or all of it.
+/// A procfs that nothing is mounted over, detached; without fsopen(2), the one at the root's /proc: what is written through it
+/// accepts no mount on the way.
 ///
 /// # Errors
 /// `EPERM` in a user namespace on a host that masks parts of its own procfs.
-pub fn private_proc(subset: bool) -> Result<OwnedFd, Failure> {
-    let context = mount::fsopen(c"proc").at(Call::FsOpen)?;
-    if subset {
-        mount::fs_option(context.as_fd(), c"subset", Some(c"pid")).at(Call::FsConfig)?;
+pub fn private_proc(root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    const PROCFS: i64 = 0x9fa0;
+    match mount::make(c"proc", [], 0) {
+        Err(failure) if matches!(failure.errno, Errno::ENOSYS | Errno::EPERM) => {
+            let found = path::open(root, c"proc", OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::NoSymlinks);
+            match found.and_then(|found| Ok((crate::sys::filesystem(found.as_fd())?, found))) {
+                Ok((PROCFS, found)) => Ok(found),
+                _ => Err(failure),
+            }
+        }
+        other => other,
     }
-    mount::fs_create(context.as_fd()).at(Call::FsCreate)?;
-    mount::fsmount(context.as_fd(), 0).at(Call::FsMount)
 }

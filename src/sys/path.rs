@@ -161,7 +161,8 @@ fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow, make: Make)
         };
         let stat = fstat(&next)?;
         let is_link = kind(&stat) == SFlag::S_IFLNK;
-        if follow == Follow::SameMount && stat.st_dev != device {
+        // The device alone is not enough: a file of the same procfs can be bound over another one.
+        if follow == Follow::SameMount && (stat.st_dev != device || mount_id(next.as_fd())? != mount_id(root)?) {
             return Err(Errno::EXDEV);
         }
         if is_link && !(last && flags.contains(OFlag::O_NOFOLLOW)) {
@@ -196,6 +197,27 @@ fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow, make: Make)
     }
     let here = if depth == 0 { root } else { trail[depth - 1].as_ref().map_or(root, AsFd::as_fd) };
     openat(here, c".", flags | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// The mount that an open file was reached through (`STATX_MNT_ID` of statx(2), Linux 5.8).
+fn mount_id(fd: BorrowedFd) -> SysResult<u64> {
+    // SAFETY: statx is plain data that the call fills in; the path is an empty static string.
+    let found = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let empty = c"".as_ptr();
+        check(libc::statx(fd.as_raw_fd(), empty, libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut found).into())?;
+        found
+    };
+    if found.stx_mask & libc::STATX_MNT_ID == 0 { Err(Errno::ENOSYS) } else { Ok(found.stx_mnt_id) }
+}
+
+/// Whether one open file is the same file as another, reached through another mount.
+///
+/// # Errors
+/// As fstat(2) and statx(2).
+pub fn is_mounted_over(before: BorrowedFd, after: BorrowedFd) -> SysResult<bool> {
+    let (old, new) = (fstat(before)?, fstat(after)?);
+    Ok((old.st_dev, old.st_ino) == (new.st_dev, new.st_ino) && mount_id(before)? != mount_id(after)?)
 }
 
 /// The type bits of a file's mode.

@@ -4,7 +4,7 @@ use super::options::{self, Options};
 use super::{CopyUp, Mount, What, is_directory};
 use crate::error::{Context, Error, Problem, Result, describe};
 use crate::spec;
-use crate::sys::mount::{self, FSCONFIG_VALUE_MAX, Tree};
+use crate::sys::mount::{FSCONFIG_VALUE_MAX, Tree};
 use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
 use std::cell::OnceCell;
@@ -105,14 +105,15 @@ fn bind(
     let context = || format!("{pointer}/source: open {}", path.to_string_lossy());
     // `rbind` is the engines' usual word; without it only the one mount is taken.
     let recursive = parsed.bind == Some(true);
-    let (tree, directory) = if facts.copy {
-        let tree = mount::clone_tree(None, &path, recursive).during(context)?;
-        let directory = is_directory(tree.as_fd()).during(context)?;
-        (Tree::Made(tree), directory)
-    } else {
-        let seen = files::open(None, &path, OFlag::O_PATH).during(context)?;
-        (Tree::later(path.clone(), recursive), is_directory(seen.as_fd()).during(context)?)
+    let tree = match facts.copy {
+        true => Tree::take(None, &path, recursive).during(context)?,
+        false => Tree::later(path.clone(), recursive),
     };
+    let directory = match &tree {
+        Tree::Made(made) => is_directory(made.as_fd()),
+        Tree::Later(..) => files::open(None, &path, OFlag::O_PATH).and_then(|seen| is_directory(seen.as_fd())),
+    };
+    let directory = directory.during(context)?;
     let mut made = plain(What::Bind { tree, directory, source: path });
     if let Some(base) = facts.base_propagation {
         made.propagation.insert(0, (base, true));

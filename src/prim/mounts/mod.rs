@@ -140,10 +140,12 @@ pub fn apply<'m>(mount: &'m Mount, root: BorrowedFd) -> Result<Copied<'m>, Failu
     let there = !matches!(mount.what, What::New { copy_up: CopyUp::All | CopyUp::Mode, .. })
         || path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).is_ok();
     let target = place(mount, root)?;
-    let made = match &mount.what {
+    match &mount.what {
         What::New { fstype, options, copy_up } => {
             let copy_up = if there { *copy_up } else { CopyUp::No };
-            new(fstype, options, mount, (copy_up, target.as_fd()))?
+            let (made, rest) = new(fstype, options, mount, (copy_up, target.as_fd()))?;
+            settle(made.as_fd(), target.as_fd(), &[(rest, false)], &mount.propagation)?;
+            Ok(Copied::Now(made))
         }
         What::Classic { fstype, source, flags, data } => {
             // The current directory pins the place, as a path could not.
@@ -156,41 +158,37 @@ pub fn apply<'m>(mount: &'m Mount, root: BorrowedFd) -> Result<Copied<'m>, Failu
                 let _ = nix::unistd::fchdir(&made).and_then(|()| nix::mount::umount2(c".", MntFlags::MNT_DETACH));
                 return Err(failure);
             }
-            return Ok(Copied::Now(made));
+            Ok(Copied::Now(made))
         }
         What::Bind { tree, .. } => {
             let tree = tree.copy().at(Call::CloneTree)?;
-            dress(tree.as_fd(), mount)?;
-            mount::attach(tree.as_fd(), target.as_fd()).at(Call::Attach)?;
-            return Ok(tree);
+            dress_and_attach(tree.as_fd(), target.as_fd(), mount)?;
+            Ok(tree)
         }
         What::Remount => {
             dress(target.as_fd(), mount)?;
-            return Ok(Copied::Now(target));
+            Ok(Copied::Now(target))
         }
         What::Cgroups { hierarchies, links } => {
-            let tmpfs = empty_tmpfs(0)?;
+            let tmpfs = empty_tmpfs()?;
             mount::attach(tmpfs.as_fd(), target.as_fd()).at(Call::Attach)?;
             for (name, source) in hierarchies {
                 let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
-                dress(tree.as_fd(), mount)?;
                 let place = path::make_dirs(tmpfs.as_fd(), name, Mode::from_bits_truncate(0o755)).at(Call::MakeDir)?;
-                mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
+                dress_and_attach(tree.as_fd(), place.as_fd(), mount)?;
             }
             for (name, to) in links {
                 nix::unistd::symlinkat(to.as_c_str(), &tmpfs, name.as_c_str()).at(Call::Symlink)?;
             }
             dress(tmpfs.as_fd(), mount)?;
-            return Ok(Copied::Now(tmpfs));
+            Ok(Copied::Now(tmpfs))
         }
         What::Cgroup2(source) => {
             let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
-            dress(tree.as_fd(), mount)?;
-            tree
+            dress_and_attach(tree.as_fd(), target.as_fd(), mount)?;
+            Ok(Copied::Now(tree))
         }
-    };
-    mount::attach(made.as_fd(), target.as_fd()).at(Call::Attach)?;
-    Ok(Copied::Now(made))
+    }
 }
 
 /// As [`apply`], and holds the mount, so that it can be taken back with [`mount::unmount`].
@@ -241,22 +239,18 @@ fn place(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
     }
 }
 
-/// A new filesystem, detached.
+/// A new filesystem, detached, and the attributes that it still lacks.
 fn new(
     fstype: &CStr,
     options: &[(CString, Option<CString>)],
     mount: &Mount,
     (copy_up, below): (CopyUp, BorrowedFd),
-) -> Result<OwnedFd, Failure> {
-    let context = mount::fsopen(fstype).at(Call::FsOpen)?;
-    for (key, value) in options {
-        mount::fs_option(context.as_fd(), key, value.as_deref()).at(Call::FsConfig)?;
-    }
-    mount::fs_create(context.as_fd()).at(Call::FsCreate)?;
+) -> Result<(OwnedFd, Attributes), Failure> {
     // There is nothing below a new mount: what is meant for all is meant for it.
     let set = mount.attributes.set | mount.recursive.set;
     let late = if copy_up == CopyUp::No { 0 } else { libc::MOUNT_ATTR_RDONLY };
-    let made = mount::fsmount(context.as_fd(), set & !late).at(Call::FsMount)?;
+    let settings = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
+    let made = mount::make(fstype, settings, set & !late)?;
     if copy_up != CopyUp::No {
         if copy_up != CopyUp::Mode {
             copy_up::apply(below, made.as_fd())?;
@@ -264,18 +258,19 @@ fn new(
         if copy_up != CopyUp::Contents {
             copy_up::like_below(below, made.as_fd(), copy_up == CopyUp::All)?;
         }
-        if set & late != 0 {
-            let read_only = Attributes { set: late, ..Attributes::default() };
-            mount::set_attributes(made.as_fd(), read_only, false, None).at(Call::MountSetattr)?;
-        }
     }
-    propagate(made.as_fd(), &mount.propagation)?;
-    Ok(made)
+    Ok((made, Attributes { set: set & late, ..Attributes::default() }))
 }
 
 /// Gives a mount its attributes and propagation.
 fn dress(made: BorrowedFd, mount: &Mount) -> Result<(), Failure> {
-    for (attributes, recursive) in [(mount.attributes, false), (mount.recursive, true)] {
+    dress_in(made, &[(mount.attributes, false), (mount.recursive, true)], &mount.propagation)
+}
+
+fn dress_in(made: BorrowedFd, attributes: &[(Attributes, bool)], propagation: &[(u64, bool)]) -> Result<(), Failure> {
+    let kinds =
+        propagation.iter().map(|(kind, below)| (Attributes { propagation: *kind, ..Attributes::default() }, *below));
+    for (attributes, recursive) in attributes.iter().copied().chain(kinds) {
         if attributes.is_empty() {
             continue;
         }
@@ -289,26 +284,40 @@ fn dress(made: BorrowedFd, mount: &Mount) -> Result<(), Failure> {
         }
         .at(Call::MountSetattr)?;
     }
-    propagate(made, &mount.propagation)
-}
-
-fn propagate(made: BorrowedFd, propagation: &[(u64, bool)]) -> Result<(), Failure> {
-    for (kind, recursive) in propagation {
-        let attributes = Attributes { propagation: *kind, ..Attributes::default() };
-        mount::set_attributes(made, attributes, *recursive, None).at(Call::MountSetattr)?;
-    }
     Ok(())
 }
 
-/// A small tmpfs of mode 0755, detached; `attributes` are `MOUNT_ATTR_*` bits.
+fn dress_and_attach(made: BorrowedFd, target: BorrowedFd, mount: &Mount) -> Result<(), Failure> {
+    settle(made, target, &[(mount.attributes, false), (mount.recursive, true)], &mount.propagation)
+}
+
+/// Gives a detached mount its attributes and propagation, each for itself or all below it, too, and attaches it. Without
+/// mount_setattr(2) it has to be attached first, which is done only where nobody else sees it in between.
 ///
 /// # Errors
 /// The call that failed.
-pub fn empty_tmpfs(attributes: u64) -> Result<OwnedFd, Failure> {
-    let context = mount::fsopen(c"tmpfs").at(Call::FsOpen)?;
-    mount::fs_option(context.as_fd(), c"mode", Some(c"755")).at(Call::FsConfig)?;
-    mount::fs_create(context.as_fd()).at(Call::FsCreate)?;
-    mount::fsmount(context.as_fd(), attributes).at(Call::FsMount)
+pub fn settle(
+    made: BorrowedFd,
+    target: BorrowedFd,
+    attributes: &[(Attributes, bool)],
+    propagation: &[(u64, bool)],
+) -> Result<(), Failure> {
+    match dress_in(made, attributes, propagation) {
+        // EPERM: newer kernels want rights over the namespace that the detached tree was taken from.
+        Err(Failure { call: Call::MountSetattr, errno: Errno::ENOSYS | Errno::EPERM }) if mount::is_own() => {
+            mount::attach(made, target).at(Call::Attach)?;
+            dress_in(made, attributes, propagation)
+        }
+        other => other.and_then(|()| mount::attach(made, target).at(Call::Attach)),
+    }
+}
+
+/// The options of a tmpfs of mode 0755.
+pub const SMALL: [(&CStr, Option<&CStr>); 1] = [(c"mode", Some(c"755"))];
+
+/// A small tmpfs, detached.
+fn empty_tmpfs() -> Result<OwnedFd, Failure> {
+    mount::make(c"tmpfs", SMALL, 0)
 }
 
 /// Whether an fd is a directory's.

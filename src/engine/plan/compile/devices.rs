@@ -7,7 +7,7 @@ use crate::prim::mounts::relative;
 use crate::prim::rootfs::{DEFAULT_DEVICES, DEFAULT_LINKS, Node};
 use crate::spec::{DeviceType, Spec};
 use crate::sys::files;
-use crate::sys::mount::{self, Tree};
+use crate::sys::mount::Tree;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev};
 use std::ffi::OsStr;
@@ -64,7 +64,7 @@ pub(super) fn devices(list: &mut List, spec: &Spec, in_user: bool, copy_now: boo
         if in_user && node.kind != SFlag::S_IFIFO {
             let path = c(&pointer, bytes(&host))?;
             let tree = if copy_now {
-                mount::clone_tree(None, &path, false).map(Tree::Made)
+                Tree::take(None, &path, false)
             } else {
                 files::open(None, &path, OFlag::O_PATH).map(|_| Tree::later(path, false))
             };

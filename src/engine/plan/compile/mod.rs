@@ -15,8 +15,8 @@ use crate::prim::mounts::{self, Facts, base_propagation, relative};
 use crate::prim::namespaces::{self, Joined};
 use crate::prim::{attributes, capabilities, lsm};
 use crate::spec::{NamespaceType, Process, Spec};
-use crate::sys::mount::{self, Tree};
-use crate::sys::{Errno, files};
+use crate::sys::files;
+use crate::sys::mount::Tree;
 use devices::{devices, needs_devices};
 use nix::fcntl::OFlag;
 use process::{Parts, attributes_of, early_filter, hook_step, is_set, late_list, terminal_step};
@@ -179,14 +179,12 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let root_dir = program::open_root(&root)?;
     if own_mounts {
         list.add("/linux/rootfsPropagation", Op::DetachMounts);
-        let tree = match copy_now.then(|| mount::clone_tree(Some(root_dir.as_fd()), c"", true)) {
-            // Root of a user namespace, in mounts that are not that one's.
-            Some(Err(Errno::EPERM)) | None => {
-                copy_now = false;
-                Tree::later(c_root.clone(), true)
-            }
-            Some(made) => Tree::Made(made.during(|| "/root/path: open_tree".into())?),
+        // Where it can't be made now: root of a user namespace, in mounts that are not that one's; no open_tree(2).
+        let tree = match copy_now {
+            true => Tree::take(Some(root_dir.as_fd()), &c_root, true).during(|| "/root/path: open_tree".into())?,
+            false => Tree::later(c_root.clone(), true),
         };
+        copy_now &= matches!(tree, Tree::Made(_));
         // pivot_root refuses a root that is shared; if it is to be shared it becomes so afterwards.
         let propagation = base.unwrap_or(libc::MS_SLAVE);
         list.add("/root/path", Op::AttachRoot { tree, path: c_root, propagation });
@@ -368,7 +366,7 @@ fn id_map(
         return Ok(None);
     }
     if !allowed {
-        let what = "ID-mapped mounts take CAP_SYS_ADMIN on the host; leave idmap and mappings out";
+        let what = "ID-mapped mounts take CAP_SYS_ADMIN on the host, and open_tree(2): Linux 5.2, unless a filter bars it; leave idmap and mappings out";
         return Err(Error::problems("config.json", &[Problem::new(format!("{pointer}/uidMappings"), what)]));
     }
     let maps = own.then(|| namespaces::maps(&entry.uid_mappings, &entry.gid_mappings));

@@ -1,6 +1,12 @@
-//! The mount API of Linux 5.2 and mount_setattr(2) of 5.12. What the old API does is taken from nix.
+//! The mount API of Linux 5.2 and mount_setattr(2) of 5.12, and what does their work where they are missing. What the old API
+//! does besides is taken from nix.
 
-use super::{SysResult, check};
+mod classic;
+
+pub use classic::{is_own, own_namespace};
+
+use super::absent::Absent;
+use super::{At, Call, Errno, Failure, SysResult, check};
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -8,6 +14,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+
+/// open_tree(2) and move_mount(2).
+static TREES: Absent = Absent::new();
+/// fsopen(2) and what follows it.
+static FSOPEN: Absent = Absent::new();
+static SETATTR: Absent = Absent::new();
 
 /// The longest value that fsconfig(2) takes, without the final NUL.
 pub const FSCONFIG_VALUE_MAX: usize = 255;
@@ -24,15 +36,23 @@ fn raw(dir: Option<BorrowedFd>) -> i32 {
 /// Makes a detached copy of the mount at a path (open_tree(2) with `OPEN_TREE_CLONE`), with what is mounted below it when
 /// `recursive`. An empty path means the fd itself.
 ///
+/// Where the call is missing, the copy is made in a mount namespace of the caller's own ([`own_namespace`]), and nowhere else.
+///
 /// # Errors
-/// As open_tree(2); `EINVAL` for a mount of another mount namespace.
+/// As open_tree(2); `EINVAL` for a mount of another mount namespace; `ENOSYS` (or `EPERM`, of a filter) where there is no way.
 pub fn clone_tree(dir: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysResult<OwnedFd> {
+    if TREES.known() {
+        return classic::clone_tree(dir, path, recursive);
+    }
     let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
     if recursive {
         flags |= libc::AT_RECURSIVE as u32;
     }
     // SAFETY: path is a C string, the rest are integers.
-    fd(unsafe { libc::syscall(libc::SYS_open_tree, raw(dir), path.as_ptr(), flags) })
+    match fd(unsafe { libc::syscall(libc::SYS_open_tree, raw(dir), path.as_ptr(), flags) }) {
+        Err(errno) if TREES.told_by(errno) => classic::clone_tree(dir, path, recursive),
+        other => other,
+    }
 }
 
 /// A part of the host's tree to be mounted elsewhere: copied already, which takes CAP_SYS_ADMIN in the mount namespace that it
@@ -67,6 +87,17 @@ impl Tree {
     /// A tree to be copied once the process is in a mount namespace of its own.
     pub fn later(path: CString, recursive: bool) -> Tree {
         Tree::Later(path, recursive, OnceCell::new())
+    }
+
+    /// A copy of what is at a path, made now where that is possible; `open` is the path or the open file it is taken from.
+    ///
+    /// # Errors
+    /// As [`clone_tree`].
+    pub fn take(open: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysResult<Tree> {
+        match clone_tree(open, if open.is_some() { c"" } else { path }, recursive) {
+            Err(Errno::ENOSYS | Errno::EPERM) => Ok(Tree::later(path.into(), recursive)),
+            other => other.map(Tree::Made),
+        }
     }
 
     /// The detached copy. Allocates nothing.
@@ -144,21 +175,91 @@ pub fn unmount(fds: BorrowedFd, mount: BorrowedFd) -> SysResult<()> {
 /// # Errors
 /// As move_mount(2).
 pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
+    if TREES.known() {
+        return classic::attach(mount, target);
+    }
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: the paths are empty static strings, the rest are integers.
-    check(unsafe {
+    match check(unsafe {
         libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
-    })?;
-    Ok(())
+    }) {
+        Err(errno) if TREES.told_by(errno) => classic::attach(mount, target),
+        other => other.map(drop),
+    }
 }
 
-/// Opens a context for a new filesystem of this type.
+/// Binds one open file on another one, without what is mounted below it.
 ///
 /// # Errors
-/// `ENODEV` for an unknown type; else as fsopen(2).
-pub fn fsopen(fstype: &CStr) -> SysResult<OwnedFd> {
+/// As open_tree(2) and move_mount(2).
+pub fn bind(source: BorrowedFd, target: BorrowedFd) -> Result<(), Failure> {
+    match clone_tree(Some(source), c"", false) {
+        Err(Errno::ENOSYS | Errno::EPERM) => classic::bind(source, target, false).at(Call::Mount),
+        other => attach(other.at(Call::CloneTree)?.as_fd(), target).at(Call::Attach),
+    }
+}
+
+/// Binds an open file or directory on itself, with all that is mounted below it, for who has no [`clone_tree`].
+///
+/// # Errors
+/// As mount(2).
+pub fn bind_on_itself(place: BorrowedFd) -> SysResult<()> {
+    classic::bind(place, place, true)
+}
+
+/// The options of a filesystem in order; one without a value is a flag.
+pub trait Settings<'o>: IntoIterator<Item = (&'o CStr, Option<&'o CStr>)> + Clone {}
+
+impl<'o, T: IntoIterator<Item = (&'o CStr, Option<&'o CStr>)> + Clone> Settings<'o> for T {}
+
+/// A new filesystem, detached: its options, the source among them, and `MOUNT_ATTR_*` bits.
+///
+/// # Errors
+/// The call that failed: `ENODEV` for an unknown type, `EINVAL` for an option that the filesystem does not know or a value
+/// that it does not take.
+pub fn make<'o>(fstype: &CStr, options: impl Settings<'o>, attributes: u64) -> Result<OwnedFd, Failure> {
+    match make_detached(fstype, options.clone(), attributes) {
+        Err(Failure { call, errno }) if FSOPEN.told_by(errno) => classic::make(fstype, options, attributes).at(call),
+        other => other,
+    }
+}
+
+/// As [`make`], attached at an open directory at once; returned where it may be copied.
+///
+/// # Errors
+/// As [`make`] and [`attach`].
+pub fn make_at<'o>(
+    fstype: &CStr,
+    options: impl Settings<'o>,
+    attributes: u64,
+    target: BorrowedFd,
+) -> Result<Option<OwnedFd>, Failure> {
+    let made = match make_detached(fstype, options.clone(), attributes) {
+        Ok(made) => made,
+        Err(Failure { call, errno }) if FSOPEN.told_by(errno) => {
+            return classic::make_at(fstype, options, attributes, target).at(call).map(|()| None);
+        }
+        Err(failure) => return Err(failure),
+    };
+    attach(made.as_fd(), target).at(Call::Attach)?;
+    Ok((!TREES.known()).then_some(made))
+}
+
+fn make_detached<'o>(fstype: &CStr, options: impl Settings<'o>, attributes: u64) -> Result<OwnedFd, Failure> {
+    if FSOPEN.known() {
+        return Err(Failure { call: Call::FsOpen, errno: Errno::ENOSYS });
+    }
     // SAFETY: a C string and a flag.
-    fd(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) })
+    let context = fd(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) });
+    let context = context.at(Call::FsOpen)?;
+    for (key, value) in options {
+        let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
+        fsconfig(context.as_fd(), command, Some(key), value).at(Call::FsConfig)?;
+    }
+    fsconfig(context.as_fd(), FSCONFIG_CMD_CREATE, None, None).at(Call::FsCreate)?;
+    // SAFETY: integers only.
+    fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes as u32) })
+        .at(Call::FsMount)
 }
 
 fn fsconfig(context: BorrowedFd, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> SysResult<()> {
@@ -166,31 +267,6 @@ fn fsconfig(context: BorrowedFd, command: u32, key: Option<&CStr>, value: Option
     // SAFETY: key and value are C strings or null, as the command wants them.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0) })?;
     Ok(())
-}
-
-/// Sets an option of a filesystem context; one without a value is a flag.
-///
-/// # Errors
-/// `EINVAL` for an option that the filesystem does not know or a value it does not take.
-pub fn fs_option(context: BorrowedFd, key: &CStr, value: Option<&CStr>) -> SysResult<()> {
-    fsconfig(context, if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG }, Some(key), value)
-}
-
-/// Makes the superblock of a context.
-///
-/// # Errors
-/// What the filesystem says.
-pub fn fs_create(context: BorrowedFd) -> SysResult<()> {
-    fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
-}
-
-/// Makes a detached mount of a context's superblock, with `MOUNT_ATTR_*` bits.
-///
-/// # Errors
-/// As fsmount(2).
-pub fn fsmount(context: BorrowedFd, attributes: u64) -> SysResult<OwnedFd> {
-    // SAFETY: integers only.
-    fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes as u32) })
 }
 
 /// What mount_setattr(2) changes: bits to set and to clear, a propagation type (`MS_SHARED` and the like, 0 for none).
@@ -215,13 +291,17 @@ impl Attributes {
 /// namespace for `MOUNT_ATTR_IDMAP`.
 ///
 /// # Errors
-/// As mount_setattr(2) (Linux 5.12).
+/// As mount_setattr(2) (Linux 5.12); `ENOSYS` where that is missing and the mount is detached, or the attributes but the
+/// propagation are for all below it, or `idmap` is given.
 pub fn set_attributes(
     mount: BorrowedFd,
     attributes: Attributes,
     recursive: bool,
     idmap: Option<BorrowedFd>,
 ) -> SysResult<()> {
+    if SETATTR.known() && idmap.is_none() {
+        return classic::set_attributes(mount, attributes, recursive);
+    }
     let mut attr = libc::mount_attr {
         attr_set: attributes.set,
         attr_clr: attributes.clear,
@@ -234,7 +314,7 @@ pub fn set_attributes(
     }
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: attr is a mount_attr of the size given, the path is an empty static string.
-    check(unsafe {
+    match check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
@@ -243,8 +323,12 @@ pub fn set_attributes(
             &raw const attr,
             size_of::<libc::mount_attr>(),
         )
-    })?;
-    Ok(())
+    }) {
+        Err(errno) if SETATTR.told_by(errno) && idmap.is_none() => {
+            classic::set_attributes(mount, attributes, recursive)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// pivot_root(2) of the current directory onto itself: the old root ends up on top of the new one.
