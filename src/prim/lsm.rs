@@ -8,9 +8,10 @@ pub fn apparmor() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
 }
 
-/// Whether SELinux is enabled: only then is there a context other than `kernel` to read.
+/// Whether SELinux is enabled and has a policy: without one every process has the context `kernel`, and any is taken.
 pub fn selinux() -> bool {
     std::path::Path::new("/sys/fs/selinux/enforce").exists()
+        && std::fs::read("/proc/self/attr/current").is_ok_and(|context| context.contains(&b':'))
 }
 
 /// What a label asks for that this host does not have: a label that nobody enforces must not be taken for a confinement.
