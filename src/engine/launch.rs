@@ -414,10 +414,6 @@ fn clone_hint(errno: Errno) -> String {
     let text = match errno {
         Errno::ENOSPC => "a limit in /proc/sys/user/max_*_namespaces is reached",
         Errno::EPERM => "creating namespaces takes CAP_SYS_ADMIN or a user namespace, which this host may forbid",
-        Errno::EACCES => {
-            "the cgroup is not this user's to join from here: call brig from within the delegated tree, as with \
-             systemd-run --user --scope brig …"
-        }
         Errno::EAGAIN => {
             "the limit of processes is reached: /linux/resources/pids/limit of the container or of a cgroup above it, or \
              RLIMIT_NPROC of this user"
