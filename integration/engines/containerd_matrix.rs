@@ -2,7 +2,7 @@
 
 use super::containerd::Containerd;
 use super::place::{self, Manager};
-use crate::support::{Test, cases, host};
+use crate::support::{Kind, Test, cases, host};
 
 cases![rootful_cgroupfs_v1, rootful_cgroupfs_v2, rootful_systemd_v2];
 
@@ -33,7 +33,6 @@ fn life(t: &Test, manager: Manager, look: &dyn Fn(i32)) {
 fn limited(pid: i32, cgroup: &str) {
     let own = place::cgroup_of(pid);
     assert!(own.contains(cgroup), "{own}");
-    // crun has the limits of a systemd scope in a child of it.
     assert_eq!(host::cgroup_file(pid, "", "memory.max"), "67108864");
     assert_eq!(host::cgroup_file(pid, "", "cpu.max"), "50000 100000");
 }
@@ -57,6 +56,10 @@ fn rootful_systemd_v2(t: &Test) {
     place::needs_systemd_v2();
     life(t, Manager::Systemd, &|pid| {
         limited(pid, &format!("/{}/ctr-web.scope", place::slice(t)));
+        if t.kind() == Kind::Crun {
+            // Its limits are in a child of the scope, and the unit has none.
+            return;
+        }
         let show = ["show", "--value", "--property", "MemoryMax", "ctr-web.scope"];
         assert_eq!(place::systemctl(t, None, &show).ok().stdout.trim(), "67108864", "the unit has the limit");
     });
