@@ -125,6 +125,12 @@ fn an_update_reaches_the_unit(t: &Test) {
     shows(t, &unit, &[(memory, "33554432"), ("TasksMax", "30"), ("CPUQuotaPerSecUSec", "200ms")]);
     systemctl(t, None, &["daemon-reload"]).ok();
     assert_eq!(host::cgroup_file(pid, if place::is_v2() { "" } else { "pids" }, "pids.max"), "30");
+    // systemd's own rules and brig's have to agree, or a device that is allowed now would stay denied.
+    let change = t.dir().join("change.json");
+    fs::write(&change, r#"{"devices": [{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]}"#).unwrap();
+    systemd(t, &["update", "--resources", &change.display().to_string(), &id]).ok();
+    let list = systemctl(t, None, &["show", "--property", "DeviceAllow", "--value", &unit]).ok().stdout;
+    assert!(list.contains("/dev/char/1:11 r") && list.matches("1:3").count() == 1, "{list}");
     end(t, &id, pid);
 }
 

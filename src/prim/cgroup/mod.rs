@@ -133,7 +133,7 @@ pub struct CgroupPlan {
     /// With the systemd driver: what is to be started.
     scope: Option<systemd::Scope>,
     /// In an update: the scope that runs.
-    unit: Option<systemd::Unit>,
+    unit: Option<systemd::Change>,
 }
 
 /// What happens to the device program of a v2 group.
@@ -260,7 +260,7 @@ pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<
     if !problems.is_empty() {
         return Err(problems);
     }
-    let (unenforced, unit) = (OnceCell::new(), record.unit.clone());
+    let (unenforced, unit) = (OnceCell::new(), record.unit.as_ref().map(|unit| systemd::Change::new(unit, resources)));
     Ok(CgroupPlan {
         groups,
         writes,
@@ -365,7 +365,7 @@ impl CgroupPlan {
     /// What systemd refuses, and the first write that the kernel refuses; what was written before it is undone.
     pub fn apply(&self) -> Result<()> {
         if let Some(unit) = &self.unit {
-            unit.set(&self.groups, &self.writes)?;
+            unit.apply(&self.groups, &self.writes)?;
         }
         undo::write_all_or_none(&self.groups, &self.writes, || self.install_program(false))
     }

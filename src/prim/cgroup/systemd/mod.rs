@@ -15,6 +15,7 @@ mod wire;
 use super::write::{self, Write, read};
 use super::{CgroupPlan, Group, Hierarchy, Layout, Record, Request, Version, devices};
 use crate::error::{Context, Error, Kind, Problem, Result};
+use crate::spec::Resources;
 use bus::{Bus, Refusal};
 use properties::{Property, put};
 use serde::{Deserialize, Serialize};
@@ -298,6 +299,52 @@ impl Record {
     }
 }
 
+/// An update of a scope that runs.
+#[derive(Debug, Clone)]
+pub struct Change {
+    unit: Unit,
+    devices: Vec<Property>,
+}
+
+impl Change {
+    /// Takes what can't be read off the writes: the device rules, if there are new ones.
+    pub(super) fn new(unit: &Unit, resources: &Resources) -> Change {
+        let mut devices = Vec::new();
+        if !unit.user
+            && !resources.devices.is_empty()
+            && let Ok(rules) = devices::rules(&resources.devices, true)
+        {
+            // A list is appended to the one before, unless an empty one comes first. Without a list systemd denies nothing,
+            // and brig's own rules decide.
+            let pointer = "/linux/resources/devices";
+            let none = Value::Array("(ss)".into(), Vec::new());
+            let text = fs::read_to_string("/proc/devices").unwrap_or_default();
+            devices.push(Property::new("DeviceAllow", none, pointer));
+            let auto = || vec![Property::new("DevicePolicy", Value::str("auto"), pointer)];
+            devices.extend(properties::from_devices(&rules, &text).unwrap_or_else(auto));
+        }
+        Change { unit: unit.clone(), devices }
+    }
+
+    /// Sets limits of a running container, as runtime properties: they hold until it ends.
+    ///
+    /// # Errors
+    /// What systemd refuses.
+    pub(super) fn apply(&self, groups: &[Group], writes: &[Write]) -> Result<()> {
+        let set = || self.unit.set(&self.devices, groups, writes);
+        let v1 = groups.iter().any(|g| g.version == Version::V1);
+        let record = Record { groups: groups.to_vec(), ..Record::default() };
+        if self.devices.is_empty() || !v1 || record.is_frozen()? {
+            return set();
+        }
+        // On v1 systemd denies everything before it allows the list: nothing may run that opens a device meanwhile.
+        record.freeze()?;
+        let result = set();
+        record.thaw()?;
+        result
+    }
+}
+
 impl Unit {
     /// Stops the scope, and waits until systemd has let go of it; no error if it knows none.
     ///
@@ -329,17 +376,14 @@ impl Unit {
         Ok(())
     }
 
-    /// Sets limits of a running container, as runtime properties: they hold until it ends.
-    ///
-    /// # Errors
-    /// What systemd refuses.
-    pub(super) fn set(&self, groups: &[Group], writes: &[Write]) -> Result<()> {
+    fn set(&self, devices: &[Property], groups: &[Group], writes: &[Write]) -> Result<()> {
         let current = |w: &Write, file: &str| read(&format!("{}/{file}", groups[w.group].path)).ok();
         let mut list = properties::from_writes(groups, writes, &current);
         // After it has lowered a limit below what is in use, there would be no container to refuse it for.
         writes.iter().try_for_each(|w| write::check_above(&groups[w.group].path, w))?;
         // systemd takes this one at the start alone.
         list.retain(|p| p.name != "OOMPolicy");
+        list.extend_from_slice(devices);
         if list.is_empty() {
             return Ok(());
         }
