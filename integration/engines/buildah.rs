@@ -19,19 +19,21 @@ fn build_and_run(t: &Test, setup: Setup) {
     let file = p.home().join("Containerfile");
     let steps = "RUN echo made > /made && id -u >> /made\nRUN mkdir /work\nWORKDIR /work\nRUN pwd >> /made";
     fs::write(&file, format!("FROM {IMAGE}\n{steps}\nCMD [\"cat\", \"/made\"]\n")).unwrap();
-    // buildah's containers are the runtime's to name, and so to tell from others by their parent.
-    let parent = match setup.manager {
-        Manager::Systemd => p.parent.clone(),
-        Manager::Cgroupfs => format!("{}-build", p.parent),
+    // buildah hands a parent on as the cgroup's path, as it is: systemd would want slice:prefix:name, and a user would
+    // have to be in a cgroup of its own already. The name tells these cgroups from podman's.
+    let parent = format!("{}-build", p.parent);
+    let parent = match (setup.manager, setup.user) {
+        (Manager::Cgroupfs, None) => ["--cgroup-parent", &parent].to_vec(),
+        _ => Vec::new(),
     };
-    let flags = ["--isolation", "oci", "--runtime", &runtime, "--network", "none", "--cgroup-parent", &parent];
+    let flags = ["--isolation", "oci", "--runtime", &runtime, "--network", "none"];
     let (file, context) = (file.display().to_string(), p.home().join("tmp").display().to_string());
     let rest = ["--tag", "localhost/made:latest", "--file", &file, &context];
-    tool(&[["bud"].as_slice(), &flags, &rest].concat()).ok();
+    tool(&[["bud"].as_slice(), &flags, &parent, &rest].concat()).ok();
     let made = p.call(&["run", "--rm", "--cgroup-parent", &p.parent, "localhost/made:latest"]).ok();
     assert_eq!(made.stdout, "made\n0\n/work\n");
 
-    let from = tool(&["from", "--cgroup-parent", &parent, IMAGE]).ok().stdout;
+    let from = tool(&[["from"].as_slice(), &parent, &[IMAGE]].concat()).ok().stdout;
     let run = |command: &[&str]| {
         let flags = ["run", "--isolation", "oci", "--runtime", &runtime, "--network", "none", from.trim()];
         tool(&[&flags, command].concat()).out()

@@ -34,9 +34,7 @@ impl<'t> Containerd<'t> {
     pub fn under(test: &'t Test, manager: Manager) -> Containerd<'t> {
         let (program, ctr) = (machine::program("containerd"), machine::program("ctr"));
         let home = test.dir().join("containerd");
-        fs::create_dir(&home).expect("containerd's directory");
         let socket = home.join("socket").display().to_string();
-        fs::write(home.join("config.toml"), configuration(&home)).expect("config.toml");
         let daemon = serve(test, &program, &home);
         let snapshotter = machine::driver(&home, "overlayfs", "native");
         let containerd = Containerd { test, manager, daemon, ctr, home, socket, snapshotter };
@@ -118,8 +116,10 @@ fn configuration(home: &std::path::Path) -> String {
     )
 }
 
-/// Starts the daemon and waits until it says that it serves.
-fn serve(test: &Test, program: &str, home: &std::path::Path) -> Child {
+/// Starts the daemon in a new directory, where its socket is, and waits until it says that it serves.
+pub fn serve(test: &Test, program: &str, home: &std::path::Path) -> Child {
+    fs::create_dir(home).expect("containerd's directory");
+    fs::write(home.join("config.toml"), configuration(home)).expect("config.toml");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
     let mut daemon = Command::new(program)
         .arg("--config")

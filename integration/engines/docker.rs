@@ -1,6 +1,7 @@
 //! docker: a daemon of the test's own under each cgroup driver and in each cgroup mode, with the runtime under test as its
 //! default.
 
+use super::containerd;
 use super::machine;
 use super::place::{self, Manager};
 use crate::support::{Call, Test, cases, os};
@@ -13,12 +14,13 @@ cases![rootful_cgroupfs_v1, rootful_cgroupfs_v2, rootful_systemd_v2];
 
 const IMAGE: &str = "tools";
 
-/// dockerd with its data, its sockets and its containerd in a directory of the test's; dropping it ends it, and fails the
-/// test if the runtime left anything.
+/// dockerd with data and sockets of its own, over a containerd of its own: the one that it would start itself has to be up
+/// in 15 seconds. Dropping it ends both, and fails the test if the runtime left anything.
 struct Docker<'t> {
     test: &'t Test,
     manager: Manager,
     daemon: Child,
+    containerd: Child,
     client: String,
     home: PathBuf,
     address: String,
@@ -27,12 +29,13 @@ struct Docker<'t> {
 impl<'t> Docker<'t> {
     fn new(test: &'t Test, manager: Manager) -> Docker<'t> {
         let (program, client) = (machine::program("dockerd"), machine::program("docker"));
-        machine::program("containerd");
+        let containerd = machine::program("containerd");
         let home = test.dir().join("docker");
         fs::create_dir(&home).expect("docker's directory");
         let address = format!("unix://{}", home.join("socket").display());
+        let containerd = containerd::serve(test, &containerd, &home.join("containerd"));
         let daemon = serve(test, &program, manager, &home, &address);
-        let docker = Docker { test, manager, daemon, client, home, address };
+        let docker = Docker { test, manager, daemon, containerd, client, home, address };
         let image = machine::image(test).display().to_string();
         docker.call(&["import", &image, IMAGE]).ok();
         docker
@@ -59,6 +62,7 @@ fn serve(test: &Test, program: &str, manager: Manager, home: &std::path::Path, a
     let runtime = machine::runtime_for_all().display().to_string();
     let config = serde_json::json!({
         "data-root": at("data"), "exec-root": at("run"), "pidfile": at("pid"), "hosts": [address],
+        "containerd": at("containerd/socket"),
         "bridge": "none", "iptables": false, "ip6tables": false, "ip-forward": false, "ip-masq": false,
         "storage-driver": machine::driver(home, "overlay2", "vfs"), "cgroup-parent": parent,
         "exec-opts": [format!("native.cgroupdriver={}", manager.name())],
@@ -100,8 +104,10 @@ impl Drop for Docker<'_> {
                 left.push(format!("container {container}: {}", out.stderr.trim()));
             }
         }
-        os::kill(self.daemon.id().cast_signed(), libc::SIGTERM);
-        let _ = self.daemon.wait();
+        for daemon in [&mut self.daemon, &mut self.containerd] {
+            os::kill(daemon.id().cast_signed(), libc::SIGTERM);
+            let _ = daemon.wait();
+        }
         left.extend(machine::processes_left(self.test.id()));
         machine::end_processes(self.test.id());
         machine::reap_monitors();
