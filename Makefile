@@ -12,7 +12,7 @@ export LAB_KERNELS LAB_USERS LAB_FILTER
 BUILD = cargo build --release --locked --quiet --bin brig --message-format=json-render-diagnostics \
 	| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 
-.PHONY: build run test lab lab-shell check bench bench-quick docs install uninstall deb test-install clean
+.PHONY: build run test test-filtered lab lab-shell check check-arch bench bench-quick docs install uninstall deb test-install clean
 
 build: ## build the release binary
 	@hack/setup.sh build
@@ -36,11 +36,20 @@ lab-shell: ## a shell in such a machine: LAB_KERNELS=6.1 LAB_USERS=user
 	@hack/setup.sh lab
 	@integration/vm/run -k "$(or $(firstword $(LAB_KERNELS)),6.12)" -u "$(or $(firstword $(LAB_USERS)),root)" -s
 
+test-filtered: ## the integration suite with newer system calls taken away, one group at a time
+	@hack/setup.sh test
+	@for calls in openat2 mountapi fsopen mount_setattr clone3 pidfd close_range all all:EPERM; do \
+		echo "without $$calls:"; BRIG_TEST_FILTER=$$calls hack/test.sh --test integration; done
+
 check: ## formatting, lints, floors
 	@hack/setup.sh build
 	@cargo fmt --check
 	@cargo clippy --quiet --locked --all-targets -- -D warnings
 	@hack/floors.sh
+
+check-arch: ## build for aarch64 and riscv64, and try what was built under emulation
+	@hack/setup.sh build
+	@hack/check-arch
 
 bench: ## brig beside crun and runc
 	@hack/setup.sh test

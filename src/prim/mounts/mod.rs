@@ -248,9 +248,16 @@ fn new(
 ) -> Result<(OwnedFd, Attributes), Failure> {
     // There is nothing below a new mount: what is meant for all is meant for it.
     let set = mount.attributes.set | mount.recursive.set;
-    let late = if copy_up == CopyUp::No { 0 } else { libc::MOUNT_ATTR_RDONLY };
+    let mut late = if copy_up == CopyUp::No { 0 } else { libc::MOUNT_ATTR_RDONLY };
     let settings = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
-    let made = mount::make(fstype, settings, set & !late)?;
+    let made = match mount::make(fstype, settings.clone(), set & !late) {
+        // fsmount(2) knows nosymfollow since Linux 5.14; mount(2), which may be what sets it later, since 5.10.
+        Err(Failure { call: Call::FsMount, errno: Errno::EINVAL }) if set & libc::MOUNT_ATTR_NOSYMFOLLOW != 0 => {
+            late |= libc::MOUNT_ATTR_NOSYMFOLLOW;
+            mount::make(fstype, settings, set & !late)?
+        }
+        other => other?,
+    };
     if copy_up != CopyUp::No {
         if copy_up != CopyUp::Mode {
             copy_up::apply(below, made.as_fd())?;

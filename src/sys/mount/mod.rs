@@ -327,6 +327,10 @@ pub fn set_attributes(
         Err(errno) if SETATTR.told_by(errno) && idmap.is_none() => {
             classic::set_attributes(mount, attributes, recursive)
         }
+        // Not known to the call before Linux 5.14.
+        Err(Errno::EINVAL) if attributes.set & libc::MOUNT_ATTR_NOSYMFOLLOW != 0 && idmap.is_none() => {
+            classic::set_attributes(mount, attributes, recursive)
+        }
         other => other.map(drop),
     }
 }
