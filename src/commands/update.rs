@@ -47,10 +47,10 @@ pub struct Update {
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
     /// Accepted for callers of runc, with a warning: kernel memory counts as memory
-    #[arg(long, value_name = "BYTES", hide = true)]
+    #[arg(long, value_name = "BYTES", hide = true, allow_negative_numbers = true)]
     kernel_memory: Option<String>,
     /// Accepted for callers of runc, with a warning: kernel memory counts as memory
-    #[arg(long, value_name = "BYTES", hide = true)]
+    #[arg(long, value_name = "BYTES", hide = true, allow_negative_numbers = true)]
     kernel_memory_tcp: Option<String>,
     /// Memory in bytes, or with a unit (512M, 1.5GiB: powers of 1024); -1 for no limit, which frees swap, too
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]

@@ -6,6 +6,7 @@ use super::store::{Saved, Status, Store, wrong_status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::OomWatch;
 use crate::prim::intelrdt;
+use crate::sys::process::tells_end;
 use crate::sys::{Errno, timer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -73,9 +74,11 @@ impl Watched {
             }
         };
         let timer = timer::every(interval).during(|| format!("set a timer for every {interval:?}"))?;
+        // Without pidfds the end shows when the next statistics are due.
+        let end = if tells_end(self.process.as_fd()) { PollFlags::POLLIN } else { PollFlags::empty() };
         loop {
             let mut fds = vec![
-                PollFd::new(self.process.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.process.as_fd(), end),
                 PollFd::new(reader, PollFlags::empty()),
                 PollFd::new(timer.as_fd(), PollFlags::POLLIN),
             ];

@@ -46,18 +46,24 @@ pub fn update(store: &Store, id: &str, mut change: Change) -> Result<Vec<String>
         Some(resources) => resources.clone(),
         None => entry.config()?.linux().resources.clone().unwrap_or_default(),
     };
+    // Callers send the rules of the config with every change, and what else has allowed devices since, such as a plugin for
+    // GPUs, must not lose them by that. runc leaves devices alone altogether.
+    if change.resources.devices == in_force.devices {
+        change.resources.devices.clear();
+    }
     complete(&mut change, &in_force);
     let (plan, mut rdt) = compile(&saved, &change)?;
     let mut next = saved.clone();
     next.resources = Some(merge(&in_force, &change.resources)?);
     entry.stage(&next)?;
-    let applied = rdt.apply(&mut next).and_then(|()| plan.apply().inspect_err(|_| rdt.undo(&next)));
+    let applied = rdt.apply(&mut next).and_then(|()| {
+        // A class that was made has to be found again.
+        let staged = if next.intel_rdt == saved.intel_rdt { Ok(()) } else { entry.stage(&next) };
+        staged.and_then(|()| plan.apply()).inspect_err(|_| rdt.undo(&next))
+    });
     if let Err(error) = applied {
         entry.unstage();
         return Err(if saved.process().is_err() { gone("update", id) } else { error });
-    }
-    if next.intel_rdt != saved.intel_rdt {
-        entry.stage(&next)?;
     }
     entry.commit()?;
     Ok(plan.warnings().map(|problem| change.named(problem).to_string()).collect())
@@ -198,11 +204,8 @@ fn put(old: &mut Value, new: Value) {
             for (key, value) in new {
                 let known = old.entry(&key).or_insert(Value::Null);
                 match (known, value) {
-                    // Of two device rules both count, the later one more.
-                    (Value::Array(known), Value::Array(rules)) if key == "devices" => {
-                        known.retain(|rule| !rules.contains(rule));
-                        known.extend(rules);
-                    }
+                    // A list of device rules is a whole one.
+                    (known, rules) if key == "devices" => *known = rules,
                     (known, value) => put(known, value),
                 }
             }
@@ -253,7 +256,7 @@ mod tests {
             "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 1, "rate": 7}, {"major": 9, "minor": 0, "rate": 8}]},
         }));
         let both = resources(json!({
-            "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "access": "rwm"}],
+            "devices": [{"allow": true, "access": "rwm"}],
             "memory": {"limit": 150, "swap": 200, "swappiness": 3}, "cpu": {"cpus": "0"}, "pids": {"limit": 7},
             "unified": {"memory.high": "5", "memory.low": "1"},
             "hugepageLimits": [{"pageSize": "2MB", "limit": 1}, {"pageSize": "1GB", "limit": 3}],

@@ -72,6 +72,11 @@ impl DeviceList {
         list
     }
 
+    /// Whether every device is allowed that is no exception.
+    pub fn allows_all(&self) -> bool {
+        self.allowed
+    }
+
     /// The writes, as (file, value), that lead from this state to another one. Whatever is allowed in both stays allowed all
     /// the time, unless the default changes, or is to allow.
     pub fn lead_to(&self, wanted: &DeviceList) -> Vec<(&'static str, String)> {

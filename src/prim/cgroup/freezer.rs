@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a fork bomb may resist being frozen before it is killed unfrozen.
@@ -240,7 +241,12 @@ impl Group {
             Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
             other => other.during(|| format!("write {value} to {path}"))?,
         }
-        if self.version == Version::V1 && self.frozen()? {
+        let above = || {
+            let inside = |path: &&Path| path.starts_with(&self.mount) && *path != Path::new(&self.mount);
+            let mut ancestors = Path::new(&self.path).ancestors().skip(1).take_while(inside);
+            ancestors.any(|path| std::fs::read(path.join("cgroup.freeze")).is_ok_and(|text| text.starts_with(b"1")))
+        };
+        if self.frozen()? && (self.version == Version::V1 || above()) {
             return Err(Error::new(
                 Kind::Status,
                 format!("cgroup {} stays frozen, because one above it is", self.path),

@@ -256,7 +256,12 @@ pub fn update(record: &Record, resources: &Resources) -> Result<CgroupPlan, Vec<
     if !resources.devices.is_empty() {
         limits.devices(resources, true);
     }
-    let Limits { writes, device_program, problems, warnings, .. } = limits;
+    let Limits { writes, device_program, mut problems, warnings, .. } = limits;
+    if record.unit.is_some() && v1.is_some() {
+        let what = "device rules can't be changed where systemd has a hand in them on cgroup v1: it opens every device, or \
+                    none, before it sets its own list; use the cgroupfs manager or cgroup v2, or start the container anew";
+        problems.push(Problem::new("/linux/resources/devices", what));
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -364,10 +369,11 @@ impl CgroupPlan {
     /// # Errors
     /// What systemd refuses, and the first write that the kernel refuses; what was written before it is undone.
     pub fn apply(&self) -> Result<()> {
-        if let Some(unit) = &self.unit {
-            unit.apply(&self.groups, &self.writes)?;
-        }
-        undo::write_all_or_none(&self.groups, &self.writes, || self.install_program(false))
+        let tell = |writes: &[Write], way| match &self.unit {
+            Some(unit) => unit.apply(&self.groups, writes, way),
+            None => Ok(()),
+        };
+        undo::write_all_or_none(&self.groups, &self.writes, tell, || self.install_program(false))
     }
 
     /// Puts the device program in place, if there is one.

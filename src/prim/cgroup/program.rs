@@ -119,7 +119,14 @@ pub(super) fn compile(rules: &[Rule]) -> Result<Option<Program>, usize> {
         assembler.put(AND, TYPE, 0, 0, 0xffff);
     }
     for run in live.chunk_by(|a, b| a.allow == b.allow).rev() {
-        let mut run = run.to_vec();
+        // A rule of the other kind that once stood between two of these may be gone: none may stand behind one that covers
+        // it, since the verifier refuses code that is never reached.
+        let beaten = |at: usize| {
+            run.iter()
+                .enumerate()
+                .any(|(i, other)| i != at && covers(other, run[at]) && (i < at || !covers(run[at], other)))
+        };
+        let mut run: Vec<&Rule> = (0..run.len()).filter(|at| !beaten(*at)).map(|at| run[at]).collect();
         run.sort_by_key(|rule| (rule.kind == Kind::Char, rule.major, rule.minor));
         for same_kind in run.chunk_by(|a, b| a.kind == b.kind) {
             let kind = if same_kind[0].kind == Kind::Block { BLOCK } else { CHAR };

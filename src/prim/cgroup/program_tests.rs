@@ -136,9 +136,24 @@ fn access_is_decided_kind_by_kind() {
     }
 }
 
+/// What denied a part of a wider rule goes when the default devices allow just that again: then the wider one is enough.
+#[test]
+fn a_hole_that_is_filled() {
+    use DeviceType::Char;
+    for (major, denied) in [(None, (10, Some(200))), (Some(1), (1, Some(9))), (Some(5), (5, Some(2)))] {
+        let config = [
+            everything(false),
+            rule(true, Char, major, None, "rwm"),
+            rule(false, Char, Some(denied.0), denied.1, "rwm"),
+        ];
+        check(&devices::rules(&config, true).unwrap());
+    }
+}
+
 #[test]
 fn any_rules_at_all() {
     // A plain linear congruential generator: the same lists every time.
+    let defaults = devices::rules(&[], true).unwrap();
     let mut state = 42_u64;
     let mut pick = |n: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -156,6 +171,8 @@ fn any_rules_at_all() {
             })
             .collect();
         check(&rules);
+        let with_defaults = [&rules, &defaults[1..]].concat();
+        check(&with_defaults);
     }
 }
 

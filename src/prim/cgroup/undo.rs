@@ -1,18 +1,44 @@
 //! Writes into the cgroups of a container that runs: all of them, or none.
 
 use super::Group;
+use super::device_list::DeviceList;
 use super::write::{self, Write, sets};
 use crate::error::{Error, Result};
 use std::fs;
 
-/// Carries out writes, and then one thing more. When one fails, every file that was written gets back what it held before.
+/// Whether systemd is told of what is to be, or of what was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    There,
+    Back,
+}
+
+/// Carries out writes: after `tell` has told systemd of them, and before `then`, which is one thing more. When one fails, every
+/// file that was written gets back what it held before, and systemd is told of that.
 ///
 /// # Errors
 /// The first that fails, in words, and what could not be put back.
-pub fn write_all_or_none(groups: &[Group], writes: &[Write], then: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn write_all_or_none(
+    groups: &[Group],
+    writes: &[Write],
+    tell: impl Fn(&[Write], Way) -> Result<()>,
+    then: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let before: Vec<Write> = writes.iter().filter_map(|write| before(groups, write)).collect();
+    let devices = writes.iter().find(|write| write.file.starts_with("devices.")).map(|w| groups[w.group].path.clone());
+    let rules = devices.as_ref().and_then(|path| fs::read_to_string(format!("{path}/devices.list")).ok());
+    // systemd refuses all or nothing.
+    tell(writes, Way::There)?;
     let Err(error) = write::write_all(groups, writes).and_then(|()| then()) else { return Ok(()) };
     let mut stuck = Vec::new();
+    if let (Some(path), Some(rules)) = (devices, rules)
+        && let Err(failed) = put_devices_back(&path, &rules)
+    {
+        stuck.push(failed);
+    }
+    if let Err(failed) = tell(&before, Way::Back) {
+        stuck.push(failed.to_string());
+    }
     for set in sets(&before) {
         // What was not reached, or refused, is as it was.
         let changed = set.iter().any(|write| self::before(groups, write).is_none_or(|now| now.value != write.value));
@@ -24,6 +50,21 @@ pub fn write_all_or_none(groups: &[Group], writes: &[Write], then: impl FnOnce()
         [] => error.context("the limits stay as they were"),
         _ => Error::new(error.kind(), format!("{error}\n  and could not be put back: {}", stuck.join("; "))),
     })
+}
+
+/// Brings the v1 device rules back to what devices.list said.
+fn put_devices_back(path: &str, rules: &str) -> std::result::Result<(), String> {
+    let now = fs::read_to_string(format!("{path}/devices.list")).unwrap_or_default();
+    if now == rules {
+        return Ok(());
+    }
+    let (now, wanted) = (DeviceList::parse(&now), DeviceList::parse(rules));
+    for (file, value) in now.lead_to(&wanted) {
+        let path = format!("{path}/{file}");
+        write::put(&path, &value).map_err(|e| format!("write {value} to {path}: {}", e.desc()))?;
+    }
+    // What a list that allows by default denies can't be read.
+    if wanted.allows_all() { Err(format!("what {path}/devices.list denied")) } else { Ok(()) }
 }
 
 /// The write that undoes another one; `None` where there is no such file, or none that can be read.

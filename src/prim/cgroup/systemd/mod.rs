@@ -12,6 +12,7 @@ mod path;
 mod properties;
 mod wire;
 
+use super::undo::Way;
 use super::write::{self, Write, read};
 use super::{CgroupPlan, Group, Hierarchy, Layout, Record, Request, Version, devices};
 use crate::error::{Context, Error, Kind, Problem, Result};
@@ -246,7 +247,8 @@ impl CgroupPlan {
         scope.start(session, pid)?;
         let tracked = self.groups.iter().find(|g| g.version == Version::V2 || g.has("name=systemd"));
         if let Some(group) = tracked {
-            check_place(group, pid)?;
+            // Should systemd have read the number in another PID namespace, then what runs there is nobody's to kill.
+            check_place(group, pid).inspect_err(|_| session.started = false)?;
         }
         let mut made = Vec::new();
         let result = self.groups.iter().try_for_each(|group| self.settle(group, &mut made));
@@ -326,22 +328,13 @@ impl Change {
         Change { unit: unit.clone(), devices }
     }
 
-    /// Sets limits of a running container, as runtime properties: they hold until it ends.
+    /// Sets limits of a running container, as runtime properties: they hold until it ends. On the way back it is the limits
+    /// alone.
     ///
     /// # Errors
     /// What systemd refuses.
-    pub(super) fn apply(&self, groups: &[Group], writes: &[Write]) -> Result<()> {
-        let set = || self.unit.set(&self.devices, groups, writes);
-        let v1 = groups.iter().any(|g| g.version == Version::V1);
-        let record = Record { groups: groups.to_vec(), ..Record::default() };
-        if self.devices.is_empty() || !v1 || record.is_frozen()? {
-            return set();
-        }
-        // On v1 systemd denies everything before it allows the list: nothing may run that opens a device meanwhile.
-        record.freeze()?;
-        let result = set();
-        record.thaw()?;
-        result
+    pub(super) fn apply(&self, groups: &[Group], writes: &[Write], way: Way) -> Result<()> {
+        self.unit.set(if way == Way::There { &self.devices } else { &[] }, groups, writes)
     }
 }
 
