@@ -401,6 +401,21 @@ fn split_for_stage(
 ) -> Result<Vec<Step>> {
     let mut before = List(std::mem::take(&mut list.0));
     let user = take(joined, |j| j.typ == NamespaceType::User);
+    let mut clocks = List(Vec::new());
+    let time = libc::CLONE_NEWTIME as u64;
+    if created & time != 0 {
+        clocks.add("/linux/timeOffsets", Op::Unshare { flags: time, names: "time".into() });
+        let offsets = namespaces::time_offsets(linux);
+        if !offsets.is_empty() {
+            clocks.add("/linux/timeOffsets", Op::TimeOffsets(c("/linux/timeOffsets", offsets)?));
+        }
+    }
+    // The file of the offsets is root's when the process is undumpable, and root's files are out of reach from within a
+    // user namespace. In one that is new nobody else is there to trace it.
+    let joins_user = user.is_some() || joins_first;
+    if !joins_user && let Some(undumpable) = before.0.iter().position(|step| matches!(step.op, Op::Undumpable)) {
+        before.0.splice(undumpable..undumpable, std::mem::take(&mut clocks.0));
+    }
     if joins_first {
         for other in joined.drain(..) {
             before.add(format!("/linux/namespaces/{}", other.index), setns(other));
@@ -409,14 +424,7 @@ fn split_for_stage(
     if let Some(user) = user {
         before.add(format!("/linux/namespaces/{}", user.index), setns(user));
     }
-    let time = libc::CLONE_NEWTIME as u64;
-    if created & time != 0 {
-        before.add("/linux/timeOffsets", Op::Unshare { flags: time, names: "time".into() });
-        let offsets = namespaces::time_offsets(linux);
-        if !offsets.is_empty() {
-            before.add("/linux/timeOffsets", Op::TimeOffsets(c("/linux/timeOffsets", offsets)?));
-        }
-    }
+    before.0.append(&mut clocks.0);
     Ok(before.0)
 }
 
