@@ -226,7 +226,7 @@ fn list_as_table_and_json(t: &Test) {
         (&entry["status"], &entry["pid"], &entry["bundle"]),
         (&json!("running"), &json!(running.pid), &json!(b.path()))
     );
-    assert_eq!(entry["owner"], "root");
+    assert_eq!(entry["owner"], json!(os::user_name()));
     assert!(entry["created"].as_str().is_some_and(|s| s.starts_with("20") && s.contains('T')), "{entry}");
     let quiet = t.call(&["list", "--quiet"]).ok();
     let mut ids: Vec<&str> = quiet.stdout.lines().collect();

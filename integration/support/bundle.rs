@@ -1,6 +1,6 @@
 //! Bundles that tests make: a plain configuration, changed by pointer, beside a root filesystem of a few files.
 
-use super::{Test, Value, json, suite};
+use super::{Test, Value, json, plain, suite};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,9 @@ impl Bundle {
         fs::hard_link(&payload, root.join("bin/payload")).expect("the payload in the rootfs");
         symlink("payload", root.join("bin/linked")).expect("a link in the rootfs");
         fs::write(root.join("etc/hostname"), "image\n").expect("a file in the rootfs");
-        Bundle { path: dir.display().to_string(), dir, config: base(test.id()) }
+        let mut bundle = Bundle { path: dir.display().to_string(), dir, config: base(test.id()) };
+        plain::adapt(&mut bundle);
+        bundle
     }
 
     /// The bundle's directory.

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod container;
 pub mod host;
 pub mod os;
+mod plain;
 pub mod pty;
 pub mod runtime;
 pub mod suite;

@@ -14,6 +14,12 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// The name of the user who runs the tests.
+pub fn user_name() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).expect("/etc/passwd");
+    user.expect("an entry in /etc/passwd").name
+}
+
 /// Containers outlive the runtime that made them; as a subreaper this process becomes their parent, as an engine's
 /// monitor does, and can wait for them.
 pub fn become_subreaper() {

@@ -104,6 +104,10 @@ impl<'t> Call<'t> {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("BRIG_TEST", test.id());
+        // A plain user's session: where its state goes, and the bus of its systemd.
+        if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !os::is_root()) {
+            command.env("XDG_RUNTIME_DIR", dir);
+        }
         let shown = words.iter().map(ToString::to_string).collect();
         Call { test, command, stdout: None, shown, limit: os::PATIENCE }
     }

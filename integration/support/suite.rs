@@ -1,6 +1,6 @@
 //! The suite as a whole: what is prepared once, how a test's end becomes a result, and what is said at the end.
 
-use super::{Test, os, runtime};
+use super::{Test, os, plain, runtime};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::any::Any;
 use std::cell::RefCell;
@@ -101,11 +101,11 @@ fn prepare() {
 }
 
 fn outcome(name: &str, body: &dyn Fn(&Test)) -> Result<Completion, Failed> {
-    if !os::is_root() {
-        return Ok(skipped(name, "needs root".into()));
-    }
     let test = Test::new(name);
-    let result = catch_unwind(AssertUnwindSafe(|| body(&test)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        plain::skip_what_is_roots(name);
+        body(&test);
+    }));
     let left = catch_unwind(AssertUnwindSafe(|| test.finish())).unwrap_or_else(|e| vec![words(&*e)]);
     match result {
         Err(e) if e.is::<Skip>() => match e.downcast::<Skip>() {
