@@ -20,8 +20,10 @@ pub struct Facts<'a> {
     pub bundle: &'a Path,
     /// The propagation that every copy of the host's tree starts with; `None` where it stays a peer of the host's.
     pub base_propagation: Option<u64>,
-    /// Whether the container has a cgroup namespace of its own.
-    pub cgroup_namespace: bool,
+    /// Whether the v2 tree is mounted anew: with a cgroup namespace of the container's it starts at its cgroup, else it is
+    /// the host's whole tree, as runc and crun show it. In a user namespace that has no cgroup namespace the kernel
+    /// refuses such a mount, and the container is shown its own cgroup.
+    pub new_cgroup2: bool,
     /// Whether the host's cgroup tree is v2 alone.
     pub cgroup2: bool,
     /// Host directories of the container's cgroups: name of the v1 hierarchy (empty for v2) and path.
@@ -76,7 +78,7 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
             Ok(plain(What::Cgroups { hierarchies, links }))
         }
         "cgroup" | "cgroup2" => match facts.cgroups.iter().find(|(name, _)| name.is_empty()) {
-            Some((_, path)) if !facts.cgroup_namespace => Ok(plain(What::Cgroup2(c_string(pointer, path)?))),
+            Some((_, path)) if !facts.new_cgroup2 => Ok(plain(What::Cgroup2(c_string(pointer, path)?))),
             _ => new(c"cgroup2".into(), entry, pointer, facts, &parsed, plain),
         },
         _ => new(c_string(pointer, typ)?, entry, pointer, facts, &parsed, plain),

@@ -78,7 +78,7 @@ pub enum What {
         /// Symlinks for controllers that share a hierarchy: name and target.
         links: Vec<(CString, CString)>,
     },
-    /// The container's cgroup in the v2 tree, by its host directory, where it has no cgroup namespace of its own.
+    /// The container's cgroup in the v2 tree, by its host directory, where the v2 tree can't be mounted anew.
     Cgroup2(CString),
 }
 

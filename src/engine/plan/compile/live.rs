@@ -50,7 +50,7 @@ pub fn add_mounts(entries: &[Mount], inputs: LiveInputs) -> Result<Plan> {
     let facts = Facts {
         bundle: inputs.bundle,
         base_propagation: base_propagation(linux.rootfs_propagation.as_deref().unwrap_or("")),
-        cgroup_namespace: linux.creates(NamespaceType::Cgroup),
+        new_cgroup2: linux.creates(NamespaceType::Cgroup),
         cgroup2: inputs.cgroups.iter().all(|(name, _)| name.is_empty()),
         cgroups: inputs.cgroups,
         label,

@@ -222,7 +222,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         let facts = Facts {
             bundle,
             base_propagation: base,
-            cgroup_namespace: linux.creates(NamespaceType::Cgroup),
+            new_cgroup2: linux.creates(NamespaceType::Cgroup) || !(in_user || namespaces::inside_user_namespace()),
             cgroup2: cgroups.iter().all(|(name, _)| name.is_empty()),
             cgroups,
             label,
