@@ -5,7 +5,11 @@
 use crate::support::suite::Body;
 use crate::support::{Case, Test, cases, json};
 
-cases![idmapped_mounts_say_what_they_need, recursive_attributes_say_what_they_need];
+cases![
+    idmapped_mounts_say_what_they_need,
+    recursive_attributes_say_what_they_need,
+    the_hosts_root_is_out_of_reach,
+];
 
 /// What is taken away. EPERM is how engines' filters of old answer calls that they do not know.
 const FILTERS: [&str; 8] =
@@ -81,4 +85,24 @@ fn recursive_attributes_say_what_they_need(t: &Test) {
     let source = b.dir().to_path_buf();
     b.bind(&source, "/mnt", &["rbind", "rro"]);
     t.create_fails(&b, &["/mounts/", "rro", "mount_setattr", "Linux 5.12"]);
+}
+
+/// What was made on top of the root on the way must not be what is let go of in the old root's stead.
+fn the_hosts_root_is_out_of_reach(t: &Test) {
+    t.only_brig("what the others do on old kernels is theirs");
+    for filter in ["fsopen", "fsopen:EPERM", "mountapi", "open_tree", "open_tree:EPERM", "all:EPERM"] {
+        t.set_filter(filter);
+        let mut b = t.bundle();
+        let file = b.dir().join("config.json");
+        b.bind(&file, "/mnt/file", &["bind"]).bind(&file, "/mnt/other", &["rbind", "ro"]);
+        // Without one in the config, the procfs to write the sysctl through is brig's own.
+        let proc = b.mount_at("/proc");
+        b.unset(&proc).unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+        b.set("/linux/sysctl", json!({"kernel.msgmax": "4096"}));
+        let seen = t.see(&mut b, &["list=/", "list=/..", "list=/../.."]);
+        assert!(seen["list=/"]["ok"].as_array().is_some_and(|names| names.contains(&json!("bin"))), "{seen}");
+        for above in ["list=/..", "list=/../.."] {
+            assert_eq!(seen[above], seen["list=/"], "without {filter}");
+        }
+    }
 }

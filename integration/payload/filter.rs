@@ -17,6 +17,7 @@ const GROUPS: &[(&str, &[i64])] = &[
             libc::SYS_mount_setattr,
         ],
     ),
+    ("open_tree", &[libc::SYS_open_tree]),
     ("fsopen", &[libc::SYS_fsopen]),
     ("mount_setattr", &[libc::SYS_mount_setattr]),
     ("clone3", &[libc::SYS_clone3]),

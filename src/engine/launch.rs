@@ -378,6 +378,7 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         (Op::Cwd { .. }, Call::Check, _) => "the working directory lies outside the container's root",
         (Op::Cwd { .. }, Call::Chdir, Errno::ENOENT) => "the working directory does not exist and could not be made",
         (Op::Pivot, Call::PivotRoot, Errno::EINVAL) => "on a host that runs from its initramfs, use --no-pivot",
+        (Op::Pivot, Call::Check, _) => "something still lies over the container's root that would lead out of it",
         (Op::Terminal { .. }, Call::Open, Errno::ENOENT) => "a terminal needs a devpts mounted on /dev/pts",
         (Op::Node(_), Call::Mknod, Errno::EEXIST) => "another file has that name in the root filesystem",
         (Op::Node(_), Call::Mknod, Errno::EPERM) => "making devices takes CAP_MKNOD and leave of the devices cgroup",

@@ -168,13 +168,17 @@ pub fn mask(target: &CStr, root: BorrowedFd, cover: &mut Option<OwnedFd>) -> Res
 /// Makes `root` the root of the mount namespace and lets go of the old one. The current directory is `/` afterwards.
 ///
 /// # Errors
-/// The call that failed.
+/// The call that failed; a check, `EBUSY`, when something still lies over the new root.
 pub fn pivot(root: BorrowedFd) -> Result<(), Failure> {
     mount::own_namespace(false);
     nix::unistd::fchdir(root).at(Call::Fchdir)?;
     mount::pivot_here().at(Call::PivotRoot)?;
     // The old root now lies over the new one at the same place; as it is a slave, letting go of it stays here.
     umount2(c".", MntFlags::MNT_DETACH).at(Call::Umount)?;
+    // Had anything been mounted on the old root, that would have gone, and `/..` still be the host's.
+    if !path::is_same_mount(c"/", c"/..").at(Call::Stat)? {
+        return Err(Failure::check(Errno::EBUSY));
+    }
     nix::unistd::chdir(c"/").at(Call::Chdir)
 }
 
@@ -249,7 +253,7 @@ pub fn label_by_host(file: &CStr, value: &CStr) -> Result<(), Failure> {
 /// `EPERM` in a user namespace on a host that masks parts of its own procfs.
 pub fn private_proc(root: BorrowedFd) -> Result<OwnedFd, Failure> {
     const PROCFS: i64 = 0x9fa0;
-    match mount::make(c"proc", [], 0) {
+    match mount::make_unattached(c"proc", [], 0) {
         Err(failure) if matches!(failure.errno, Errno::ENOSYS | Errno::EPERM) => {
             let found = path::open(root, c"proc", OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::NoSymlinks);
             match found.and_then(|found| Ok((crate::sys::filesystem(found.as_fd())?, found))) {

@@ -220,6 +220,40 @@ pub fn is_mounted_over(before: BorrowedFd, after: BorrowedFd) -> SysResult<bool>
     Ok((old.st_dev, old.st_ino) == (new.st_dev, new.st_ino) && mount_id(before)? != mount_id(after)?)
 }
 
+/// Whether two paths lead to the same file by the same mount, as far as the kernel tells mounts apart (`STATX_MNT_ID`, Linux
+/// 5.8); the file itself is compared everywhere.
+///
+/// # Errors
+/// As statx(2) and stat(2).
+pub fn is_same_mount(one: &CStr, other: &CStr) -> SysResult<bool> {
+    let (one, other) = (identity(one)?, identity(other)?);
+    Ok(one == other)
+}
+
+/// Device, inode and, where it is told, the mount.
+fn identity(path: &CStr) -> SysResult<([u64; 3], Option<u64>)> {
+    let wanted = libc::STATX_INO | libc::STATX_MNT_ID;
+    // SAFETY: statx is plain data that the call fills in; the path is a C string.
+    let (found, answer) = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let at = libc::AT_FDCWD;
+        let answer = libc::syscall(libc::SYS_statx, at, path.as_ptr(), libc::AT_NO_AUTOMOUNT, wanted, &raw mut found);
+        (found, check(answer))
+    };
+    match answer {
+        Ok(_) => {
+            let file = [found.stx_dev_major.into(), found.stx_dev_minor.into(), found.stx_ino];
+            Ok((file, (found.stx_mask & libc::STATX_MNT_ID != 0).then_some(found.stx_mnt_id)))
+        }
+        // Missing before Linux 4.11, or filtered.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let found = nix::sys::stat::stat(path)?;
+            Ok(([0, found.st_dev, found.st_ino], None))
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The type bits of a file's mode.
 pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)

@@ -118,6 +118,11 @@ pub fn attach(made: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
         Err(Errno::EINVAL) => return Err(Errno::ENOSYS),
         other => other?,
     }
+    drop_stage()
+}
+
+/// Lets go of the tmpfs that a file was staged on, once the file has left it.
+pub fn drop_stage() -> SysResult<()> {
     let number = STAGE.swap(-1, Relaxed);
     if number >= 0 {
         // SAFETY: the number was stored by who opened it, and has no owner any more.
@@ -135,6 +140,13 @@ pub fn make<'o>(fstype: &CStr, options: impl Settings<'o>, attributes: u64) -> S
     if !read_only && attributes & libc::MOUNT_ATTR_RDONLY != 0 {
         set_attributes(made.as_fd(), Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() }, false)?;
     }
+    Ok(made)
+}
+
+/// As [`make`], and out of the mount namespace again: the fd alone holds it.
+pub fn make_unattached<'o>(fstype: &CStr, options: impl Settings<'o>, attributes: u64) -> SysResult<OwnedFd> {
+    let made = make(fstype, options, attributes)?;
+    umount2(c"/..", MntFlags::MNT_DETACH)?;
     Ok(made)
 }
 

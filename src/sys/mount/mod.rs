@@ -184,7 +184,8 @@ pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
         libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
     }) {
         Err(errno) if TREES.told_by(errno) => classic::attach(mount, target),
-        other => other.map(drop),
+        // What is attached may have been made without open_tree(2).
+        other => other.and_then(|_| classic::drop_stage()),
     }
 }
 
@@ -220,6 +221,19 @@ impl<'o, T: IntoIterator<Item = (&'o CStr, Option<&'o CStr>)> + Clone> Settings<
 pub fn make<'o>(fstype: &CStr, options: impl Settings<'o>, attributes: u64) -> Result<OwnedFd, Failure> {
     match make_detached(fstype, options.clone(), attributes) {
         Err(Failure { call, errno }) if FSOPEN.told_by(errno) => classic::make(fstype, options, attributes).at(call),
+        other => other,
+    }
+}
+
+/// As [`make`], for a filesystem that is used by its fd and never attached: it is nowhere in the mount namespace.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_unattached<'o>(fstype: &CStr, options: impl Settings<'o>, attributes: u64) -> Result<OwnedFd, Failure> {
+    match make_detached(fstype, options.clone(), attributes) {
+        Err(Failure { call, errno }) if FSOPEN.told_by(errno) => {
+            classic::make_unattached(fstype, options, attributes).at(call)
+        }
         other => other,
     }
 }
