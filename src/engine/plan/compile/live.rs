@@ -4,7 +4,7 @@
 use super::super::{HookState, Op, Plan, Program, Step, Sync};
 use super::{List, id_map};
 use crate::error::{Error, Result};
-use crate::prim::mounts::{self, Facts, What, base_propagation, relative};
+use crate::prim::mounts::{self, CopyUp, Facts, What, base_propagation, relative};
 use crate::prim::namespaces::{self, Joined};
 use crate::prim::{capabilities, lsm};
 use crate::spec::{Mount, NamespaceType, Process, Spec};
@@ -63,6 +63,21 @@ pub fn add_mounts(entries: &[Mount], inputs: LiveInputs) -> Result<Plan> {
         if matches!(mount.what, What::Cgroups { .. } | What::Cgroup2(_)) {
             let what = "a cgroup mount can be added later on cgroup v2 alone, to a container with a cgroup namespace of its own";
             return Err(Error::invalid(format!("{pointer}/type: {what}")).hint("list it in config.json"));
+        }
+        // mount(2) names its place by a path alone, and what a copy is taken from is looked at and opened one after the
+        // other: a running container can exchange either in between.
+        let live = match mount.what {
+            What::Classic { .. } => {
+                Some("silent, iversion and options or sources of more than 255 bytes take mount(2)")
+            }
+            What::New { copy_up: CopyUp::Contents | CopyUp::All, .. } => {
+                Some("tmpcopyup reads what the container may be changing")
+            }
+            _ => None,
+        };
+        if let Some(what) = live {
+            let what = format!("{pointer}/options: {what}, which is not safe in a container that is there already");
+            return Err(Error::invalid(what).hint("leave the option out, or list the mount in config.json"));
         }
         made.push((mount, pointer));
     }
