@@ -198,10 +198,10 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
                 other => other.at(Call::Write),
             }
         }
-        Op::DetachMounts => {
+        Op::DetachMounts { own } => {
             let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
             nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)?;
-            mount::own_namespace(true);
+            mount::own_namespace(*own);
             Ok(())
         }
         Op::AttachRoot { tree, path, propagation } => {

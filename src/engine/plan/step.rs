@@ -72,8 +72,8 @@ pub enum Op {
     Loopback,
     /// Write oom_score_adj; one that the caller may not give is left as it is.
     OomScoreAdj { value: CString, deniable: bool },
-    /// Cut the mount namespace's tree off the host's propagation.
-    DetachMounts,
+    /// Cut the mount namespace's tree off the host's propagation; `own` if nobody else is in it.
+    DetachMounts { own: bool },
     /// Attach the root filesystem at its place.
     AttachRoot { tree: Tree, path: CString, propagation: u64 },
     /// Open the root filesystem where there is no mount namespace.
@@ -190,7 +190,7 @@ impl fmt::Display for Op {
             Op::Domainname(name) => write!(f, "set domainname {:?}", text(name)),
             Op::Loopback => write!(f, "bring the loopback interface up"),
             Op::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj {}", text(value)),
-            Op::DetachMounts => write!(f, "cut mounts off the host's propagation"),
+            Op::DetachMounts { .. } => write!(f, "cut mounts off the host's propagation"),
             Op::AttachRoot { path, .. } => write!(f, "attach root filesystem {}", text(path)),
             Op::OpenRoot(_) => write!(f, "open root filesystem"),
             Op::Mount(mount) => describe_mount(mount, f),

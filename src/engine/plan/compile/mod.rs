@@ -178,7 +178,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let base = base_propagation(propagation);
     let root_dir = program::open_root(&root)?;
     if own_mounts {
-        list.add("/linux/rootfsPropagation", Op::DetachMounts);
+        list.add("/linux/rootfsPropagation", Op::DetachMounts { own: linux.creates(NamespaceType::Mount) });
         // Where it can't be made now: root of a user namespace, in mounts that are not that one's; no open_tree(2).
         let tree = match copy_now {
             true => Tree::take(Some(root_dir.as_fd()), &c_root, true).during(|| "/root/path: open_tree".into())?,
