@@ -356,7 +356,8 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         }
         (Op::Mount(_), Call::MountSetattr, Errno::EPERM) => {
             "in a user namespace the flags that the source's mount has on the host stay: leave suid, dev, exec and the \
-             atime options out"
+             atime options out; options for a whole tree, such as rro, take mount_setattr(2): Linux 5.12, and no filter around \
+             brig that bars it"
         }
         (Op::Mount(m), Call::CloneTree, Errno::EINVAL) if matches!(m.what, What::Bind { .. }) => {
             "in a user namespace a directory can't be had without what is mounted below it: use rbind"

@@ -125,7 +125,7 @@ pub fn make_readonly(target: &CStr, root: BorrowedFd) -> Result<(), Failure> {
     };
     match mount::set_attributes(tree.as_fd(), read_only, true, None) {
         // Attached first, and the one mount alone, like other runtimes do it.
-        Err(Errno::ENOSYS) => {
+        Err(Errno::ENOSYS | Errno::EPERM) => {
             mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
             mount::set_attributes(tree.as_fd(), read_only, false, None).at(Call::MountSetattr)
         }

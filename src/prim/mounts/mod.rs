@@ -271,10 +271,16 @@ fn new(
 
 /// Gives a mount its attributes and propagation.
 fn dress(made: BorrowedFd, mount: &Mount) -> Result<(), Failure> {
-    dress_in(made, &[(mount.attributes, false), (mount.recursive, true)], &mount.propagation)
+    dress_in(made, &[(mount.attributes, false), (mount.recursive, true)], &mount.propagation, true)
 }
 
-fn dress_in(made: BorrowedFd, attributes: &[(Attributes, bool)], propagation: &[(u64, bool)]) -> Result<(), Failure> {
+/// `last`: whether what is refused now stays so.
+fn dress_in(
+    made: BorrowedFd,
+    attributes: &[(Attributes, bool)],
+    propagation: &[(u64, bool)],
+    last: bool,
+) -> Result<(), Failure> {
     let kinds =
         propagation.iter().map(|(kind, below)| (Attributes { propagation: *kind, ..Attributes::default() }, *below));
     for (attributes, recursive) in attributes.iter().copied().chain(kinds) {
@@ -283,7 +289,7 @@ fn dress_in(made: BorrowedFd, attributes: &[(Attributes, bool)], propagation: &[
         }
         match mount::set_attributes(made, attributes, recursive, None) {
             // `rw` is the engines' word for nothing in particular; in a user namespace what is read-only stays so.
-            Err(Errno::EPERM) if attributes.clear & libc::MOUNT_ATTR_RDONLY != 0 => {
+            Err(Errno::EPERM) if last && attributes.clear & libc::MOUNT_ATTR_RDONLY != 0 => {
                 let rest = Attributes { clear: attributes.clear & !libc::MOUNT_ATTR_RDONLY, ..attributes };
                 mount::set_attributes(made, rest, recursive, None)
             }
@@ -309,11 +315,11 @@ pub fn settle(
     attributes: &[(Attributes, bool)],
     propagation: &[(u64, bool)],
 ) -> Result<(), Failure> {
-    match dress_in(made, attributes, propagation) {
+    match dress_in(made, attributes, propagation, !mount::is_own()) {
         // EPERM: newer kernels want rights over the namespace that the detached tree was taken from.
         Err(Failure { call: Call::MountSetattr, errno: Errno::ENOSYS | Errno::EPERM }) if mount::is_own() => {
             mount::attach(made, target).at(Call::Attach)?;
-            dress_in(made, attributes, propagation)
+            dress_in(made, attributes, propagation, true)
         }
         other => other.and_then(|()| mount::attach(made, target).at(Call::Attach)),
     }

@@ -21,12 +21,23 @@ static TREES: Absent = Absent::new();
 static FSOPEN: Absent = Absent::new();
 static SETATTR: Absent = Absent::new();
 
+/// How many mounts may lie over one that is removed.
+const STACK_MAX: u32 = 16;
+
 /// The longest value that fsconfig(2) takes, without the final NUL.
 pub const FSCONFIG_VALUE_MAX: usize = 255;
 
 fn fd(ret: libc::c_long) -> SysResult<OwnedFd> {
     // SAFETY: the callers pass the result of a system call that returns a fresh fd.
     Ok(unsafe { OwnedFd::from_raw_fd(check(ret)? as i32) })
+}
+
+/// What a missing call's elder says; if that has no way, the answer of the call itself, which may be the kernel's own.
+fn elder<T>(first: Errno, result: SysResult<T>) -> SysResult<T> {
+    match result {
+        Err(Errno::ENOSYS) => Err(first),
+        other => other,
+    }
 }
 
 fn raw(dir: Option<BorrowedFd>) -> i32 {
@@ -50,7 +61,7 @@ pub fn clone_tree(dir: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysR
     }
     // SAFETY: path is a C string, the rest are integers.
     match fd(unsafe { libc::syscall(libc::SYS_open_tree, raw(dir), path.as_ptr(), flags) }) {
-        Err(errno) if TREES.told_by(errno) => classic::clone_tree(dir, path, recursive),
+        Err(errno) if TREES.told_by(errno) => elder(errno, classic::clone_tree(dir, path, recursive)),
         other => other,
     }
 }
@@ -153,10 +164,12 @@ pub fn is_mount_root(fd: BorrowedFd) -> SysResult<bool> {
 }
 
 /// Unmounts, lazily, the very mount whose root an fd refers to, whatever leads there by name. umount2(2) takes a path: the fd's
-/// own in `fds`, the caller's /proc/self/fd, which becomes the current directory.
+/// own in `fds`, the caller's /proc/self/fd, which becomes the current directory. What is stacked on the mount's root is in the
+/// way and goes before it.
 ///
 /// # Errors
-/// As umount2(2); `EINVAL` for what is no mount's root, or came from a mount namespace with more privilege.
+/// As umount2(2); `EINVAL` for what is no mount's root, or came from a mount namespace with more privilege; `EBUSY` when more
+/// is stacked on it than anybody would by accident.
 pub fn unmount(fds: BorrowedFd, mount: BorrowedFd) -> SysResult<()> {
     nix::unistd::fchdir(fds)?;
     let mut text = [0_u8; 12];
@@ -167,7 +180,14 @@ pub fn unmount(fds: BorrowedFd, mount: BorrowedFd) -> SysResult<()> {
         rest /= 10;
     }
     let name = CStr::from_bytes_with_nul(&text[at..]).map_err(|_| super::Errno::EINVAL)?;
-    nix::mount::umount2(name, nix::mount::MntFlags::MNT_DETACH)
+    // The path ends at what was stacked there last; the mount itself is gone when it is a mount of this namespace no more.
+    for removed in 0..STACK_MAX {
+        match nix::mount::umount2(name, nix::mount::MntFlags::MNT_DETACH) {
+            Err(Errno::EINVAL) if removed > 0 => return Ok(()),
+            other => other?,
+        }
+    }
+    Err(Errno::EBUSY)
 }
 
 /// Attaches a detached mount at an open place.
@@ -183,7 +203,7 @@ pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
     match check(unsafe {
         libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
     }) {
-        Err(errno) if TREES.told_by(errno) => classic::attach(mount, target),
+        Err(errno) if TREES.told_by(errno) => elder(errno, classic::attach(mount, target)),
         // What is attached may have been made without open_tree(2).
         other => other.and_then(|_| classic::drop_stage()),
     }
@@ -305,7 +325,7 @@ impl Attributes {
 /// namespace for `MOUNT_ATTR_IDMAP`.
 ///
 /// # Errors
-/// As mount_setattr(2) (Linux 5.12); `ENOSYS` where that is missing and the mount is detached, or the attributes but the
+/// As mount_setattr(2) (Linux 5.12); `ENOSYS` (or `EPERM`, of a filter) where that is missing and the mount is detached, or the attributes but the
 /// propagation are for all below it, or `idmap` is given.
 pub fn set_attributes(
     mount: BorrowedFd,
@@ -339,7 +359,7 @@ pub fn set_attributes(
         )
     }) {
         Err(errno) if SETATTR.told_by(errno) && idmap.is_none() => {
-            classic::set_attributes(mount, attributes, recursive)
+            elder(errno, classic::set_attributes(mount, attributes, recursive))
         }
         // Not known to the call before Linux 5.14.
         Err(Errno::EINVAL) if attributes.set & libc::MOUNT_ATTR_NOSYMFOLLOW != 0 && idmap.is_none() => {
