@@ -7,6 +7,9 @@ use std::fs;
 const ROOT: &[(&str, &[&str])] = &[
     ("as root it becomes other users itself", &["rootless::", "rootless_cgroup::", "check::as_a_plain_user"]),
     ("root's run tests the engines of plain users, too", &["engines::"]),
+    ("root's run tests this for plain users, too", &["mount_live::", "systemd::"]),
+    ("profiles are root's to load", &["lsm::"]),
+    ("a filter takes root or no_new_privs, under which newuidmap can't help", &["filtered::"]),
     ("these bundles are root's: they have no user namespace", &["bundles::", "plan::every_bundle_has_a_plan"]),
     ("the plan is root's", &["plan::a_plan_names_what_asks_for_a_step", "bad_input::every_problem_at_once"]),
     ("spec without --rootless is root's", &["lifecycle::spec_makes_a_bundle_that_runs"]),
