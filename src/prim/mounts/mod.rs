@@ -114,6 +114,14 @@ impl Mount {
         }
     }
 
+    /// The source of a bind mount, where it is still to be copied.
+    pub fn source_to_copy(&self) -> Option<&CStr> {
+        match &self.what {
+            What::Bind { tree: Tree::Later(..), source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// Copies the source of a bind mount, where that is still to be done. For the child: allocates nothing.
     ///
     /// # Errors

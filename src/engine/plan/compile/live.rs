@@ -81,16 +81,16 @@ pub fn add_mounts(entries: &[Mount], inputs: LiveInputs) -> Result<Plan> {
         }
         made.push((mount, pointer));
     }
-    let sources: Vec<_> = match copy {
-        true => Vec::new(),
-        false => made.iter().enumerate().filter_map(|(n, (mount, _))| Some((n, mount.source()?.to_owned()))).collect(),
-    };
+    // Before the join, whatever the privilege: after it the same path would be the container's own.
+    let sources: Vec<_> =
+        made.iter().enumerate().filter_map(|(n, (mount, _))| Some((n, mount.source_to_copy()?.to_owned()))).collect();
     let mut idmaps = Vec::new();
     let user_namespace = inputs.user_namespace.as_ref();
     let at = inputs.at;
     // Where the mounts' steps start depends on how many steps join the container.
     let (mut list, stage) = {
-        let (before, join, stage) = joining(inputs.spec, &inputs.target, inputs.pid_namespace.is_some())?;
+        let (before, join, stage) =
+            joining(inputs.spec, &inputs.target, inputs.pid_namespace.is_some(), !sources.is_empty())?;
         let first = before.0.len() + sources.len() + join.0.len();
         let mut list = before;
         for (n, source) in sources {
@@ -112,9 +112,7 @@ pub fn add_mounts(entries: &[Mount], inputs: LiveInputs) -> Result<Plan> {
 /// # Errors
 /// A destination that is the root.
 pub fn remove_mounts(entries: &[Mount], inputs: LiveInputs) -> Result<Plan> {
-    let (mut list, join, stage) = joining(inputs.spec, &inputs.target, false)?;
-    // A mount namespace to copy trees in is of no use here.
-    list.0.retain(|step| !matches!(step.op, Op::Unshare { .. }));
+    let (mut list, join, stage) = joining(inputs.spec, &inputs.target, false, false)?;
     list.0.extend(join.0);
     let mut found: Vec<(usize, String, CString, Rc<OnceCell<OwnedFd>>)> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -133,7 +131,8 @@ pub fn remove_mounts(entries: &[Mount], inputs: LiveInputs) -> Result<Plan> {
 }
 
 /// The steps that join a container: those before its mount namespace, those that join it, and those of a stage.
-fn joining(spec: &Spec, target: &OwnedFd, pid: bool) -> Result<(List, List, Stage)> {
+/// `copies`: whether trees are still to be copied before that.
+fn joining(spec: &Spec, target: &OwnedFd, pid: bool, copies: bool) -> Result<(List, List, Stage)> {
     use crate::error::Context;
     let linux = spec.linux();
     let (mut before, mut join) = (List::default(), List::default());
@@ -151,7 +150,9 @@ fn joining(spec: &Spec, target: &OwnedFd, pid: bool) -> Result<(List, List, Stag
         if pid {
             stage = Some((std::mem::take(&mut before.0), 0));
         }
-        // A copy of the host's mounts that is the namespace's own: there its trees may be copied.
+    }
+    if copies {
+        // A copy of the host's mounts that is the user namespace's own: there its trees may be copied.
         before.add("", Op::Unshare { flags: libc::CLONE_NEWNS as u64, names: "mount".into() });
     }
     before.add("", Op::HoldFds);
