@@ -222,10 +222,10 @@ pub fn compile(layout: &Layout, request: &Request) -> Result<CgroupPlan, Vec<Pro
         let mut keep = keep.iter();
         plan.groups.retain(|_| *keep.next().unwrap_or(&true));
     }
-    // No process can be cloned into a cgroup that may have none; it has to move there.
-    let no_processes =
-        |w: &Write| w.file == "pids.max" && w.value == "0" && plan.groups[w.group].version == Version::V2;
-    plan.moves = plan.writes.iter().any(no_processes);
+    // No process can be cloned into a cgroup that may have none; it has to move there. So has one that is to be kept to some
+    // processors: one that was cloned into such a cgroup runs on all of them before Linux 6.3, where no update mended it.
+    let moves = |w: &Write| w.file == "pids.max" && w.value == "0" || w.file.starts_with("cpuset.");
+    plan.moves = plan.writes.iter().any(|w| plan.groups[w.group].version == Version::V2 && moves(w));
     Ok(plan)
 }
 
