@@ -1,7 +1,7 @@
 //! Mounts: order, attributes, data, propagation, and the kinds that are more than a mount.
 
 use crate::payload::mountinfo;
-use crate::support::{Kind, Test, Value, cases, host, json};
+use crate::support::{Kind, Test, Value, cases, host, json, suite};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -359,6 +359,11 @@ fn idmapped_tree(t: &Test) {
     t.needs_call("mount_setattr");
     t.differs(Kind::Runc, "1.1 has no idmapped mounts");
     t.differs(Kind::Crun, "1.8.1 makes a mapped bind of one mount only");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(3)) {
+        suite::skip("a tmpfs takes ID-mapped mounts since Linux 6.3");
+    }
     let mut b = t.bundle();
     let outer = nested(t);
     for dir in ["mnt/a", "mnt/b"] {
