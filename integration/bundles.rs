@@ -4,8 +4,8 @@
 //! A bundle is run from a scratch copy. Where it brings no `rootfs` it gets one of busybox and the payload. What can be
 //! expected, all of it optional (a bundle without expect.json has to end with status 0):
 //!
-//! - `about`: what it shows. `flags`: more flags for `run`. `needs`: `cgroup1:CONTROLLER` or `program:NAME`, without
-//!   which it is skipped. `differs`: reasons to skip other runtimes, by their names.
+//! - `about`: what it shows. `flags`: more flags for `run`. `needs`: `cgroup1:CONTROLLER`, `program:NAME` or `call:NAME`,
+//!   without which it is skipped. `differs`: reasons to skip other runtimes, by their names.
 //! - `status`: the exit status. `stdout`: lines that have to come in this order, with others between them or not.
 //!   `stderr`: words that it has to say there. `json`: what the payload's object has to contain, see [`difference`].
 //! - `files`: files of the bundle by path, and their text afterwards. `absent`: paths of the bundle that may not exist
@@ -110,6 +110,7 @@ fn skip_if_it_cannot_run(t: &Test, expect: &Value) {
     for need in strings(&expect["needs"]) {
         match need.split_once(':') {
             Some(("cgroup1", controller)) if host::has_v1(controller) => {}
+            Some(("call", group)) => t.needs_call(group),
             Some(("program", name)) if Command::new(name).arg("--version").output().is_ok() => {}
             Some(("cgroup1" | "program", _)) => suite::skip(format!("there is no {need}")),
             _ => panic!("expect.json: unknown need {need:?}"),

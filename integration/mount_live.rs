@@ -57,6 +57,7 @@ fn targets(seen: &Value, below: &str) -> Vec<String> {
 }
 
 fn the_container_sees_it_and_the_host_does_not(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |_| {});
     let dir = volume(t);
@@ -126,6 +127,7 @@ fn what_a_container_could_race_is_refused(t: &Test) {
 }
 
 fn files_and_trees(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |_| {});
     let dir = volume(t);
@@ -154,6 +156,7 @@ fn files_and_trees(t: &Test) {
 }
 
 fn id_mapped(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |b| {
         b.user_namespace(100_000, 65536);
@@ -179,6 +182,7 @@ fn id_mapped(t: &Test) {
 }
 
 fn in_a_user_namespace(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |b| {
         b.user_namespace(100_000, 65536);
@@ -195,6 +199,7 @@ fn in_a_user_namespace(t: &Test) {
 }
 
 fn without_root(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let mut b = rootless::bundle(t);
     b.payload(&["sleep"]).write();
@@ -267,6 +272,7 @@ fn not_without_a_mount_namespace(t: &Test) {
 }
 
 fn all_or_none(t: &Test) {
+    t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |b| {
         fs::write(b.rootfs("etc/plain"), "").unwrap();
