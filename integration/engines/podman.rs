@@ -58,6 +58,12 @@ impl<'t> Podman<'t> {
         Podman::on(test, Setup { manager: Manager::Cgroupfs, user: None, lines })
     }
 
+    /// Root's or a user's, under systemd on cgroup v2; the test is skipped on other hosts.
+    pub fn under_systemd(test: &'t Test, user: Option<&User>) -> Podman<'t> {
+        place::needs_systemd_v2();
+        Podman::on(test, Setup { manager: Manager::Systemd, user, lines: "" })
+    }
+
     /// Root's or a user's, under either manager.
     pub fn on(test: &'t Test, setup: Setup) -> Podman<'t> {
         let program = machine::program("podman");

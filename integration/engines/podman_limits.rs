@@ -1,7 +1,7 @@
 //! podman on cgroup v2: limits that are seen to bite, not only to be written, and what podman reads of a container's use.
 
-use super::place::{self, Manager, User};
-use super::podman::{Podman, Setup};
+use super::place::{self, User};
+use super::podman::Podman;
 use crate::support::{Test, cases, os};
 use std::collections::HashMap;
 use std::fs;
@@ -17,12 +17,6 @@ cases![
     pause,
     pause_rootless,
 ];
-
-/// podman under systemd on v2, root's or a user's.
-fn under_systemd<'t>(t: &'t Test, user: Option<&User>) -> Podman<'t> {
-    place::needs_systemd_v2();
-    Podman::on(t, Setup { manager: Manager::Systemd, user, lines: "" })
-}
 
 /// The cgroup of a running container, as the host sees it.
 fn cgroup(p: &Podman, name: &str) -> PathBuf {
@@ -40,7 +34,7 @@ fn numbers(text: &str) -> HashMap<&str, u64> {
 const HUNGRY: &str = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo $?; cat /sys/fs/cgroup/memory.events";
 
 fn oom_kill(t: &Test, user: Option<&User>) {
-    let p = under_systemd(t, user);
+    let p = Podman::under_systemd(t, user);
     let limits = ["--memory", "24m", "--memory-swap", "24m"];
     let out = p.shell(&limits, HUNGRY);
     let (status, events) = out.split_once('\n').expect("two parts");
@@ -61,7 +55,7 @@ fn oom_kill_rootless(t: &Test) {
 /// A loop that has to run out of its share in most periods, and a fork more than there may be. The loop ends by a count,
 /// not by the clock, so that a slow machine does not change how often it is stopped.
 fn throttled_and_pids(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     let script =
         "cat /sys/fs/cgroup/cpu.max; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; cat /sys/fs/cgroup/cpu.stat";
     let out = p.shell(&["--cpus", "0.2"], script);
@@ -85,7 +79,7 @@ fn disk() -> Option<String> {
 }
 
 fn io_and_weights(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     let disk = disk();
     let rate = disk.as_ref().map(|disk| format!("{disk}:1mb")).unwrap_or_default();
     let mut flags =
@@ -115,7 +109,7 @@ fn io_and_weights(t: &Test) {
 }
 
 fn update_of_a_running_one(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     p.start("web", &["--memory", "64m", "--memory-swap", "64m"], &["sleep", "1000"]);
     let flags = ["--memory", "100m", "--memory-swap", "100m", "--cpus", "0.25", "--pids-limit", "77"];
     let updated = p.call(&[["update"].as_slice(), &flags, &["web"]].concat()).out();
@@ -131,7 +125,7 @@ fn update_of_a_running_one(t: &Test) {
 }
 
 fn stats_and_top(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     p.start("web", &["--memory", "64m"], &["sh", "-c", "sleep 1000 & while :; do :; done"]);
     let out =
         p.call(&["stats", "--no-stream", "--format", "{{.PIDs}} {{.MemLimit}} {{.MemUsage}} {{.CPUPerc}}", "web"]).ok();
@@ -145,7 +139,7 @@ fn stats_and_top(t: &Test) {
 }
 
 fn paused(t: &Test, user: Option<&User>) {
-    let p = under_systemd(t, user);
+    let p = Podman::under_systemd(t, user);
     p.start("web", &[], &["sleep", "1000"]);
     let cgroup = cgroup(&p, "web");
     let frozen = || {

@@ -1,8 +1,8 @@
 //! podman and systemd: units that podman writes, containers in their caller's unit, systemd's way of being an init, and
 //! the timers of health checks.
 
-use super::place::{self, Manager, UnitFile, User};
-use super::podman::{IMAGE, Podman, Setup};
+use super::place::{self, UnitFile, User};
+use super::podman::{IMAGE, Podman};
 use crate::support::{Call, Test, cases, suite};
 use std::fs;
 use std::path::Path;
@@ -17,11 +17,6 @@ cases![
     health_check,
 ];
 
-fn under_systemd<'t>(t: &'t Test, user: Option<&User>) -> Podman<'t> {
-    place::needs_systemd_v2();
-    Podman::on(t, Setup { manager: Manager::Systemd, user, lines: "" })
-}
-
 /// The lines of a unit that give podman the test's configuration in place of the host's.
 fn environment(t: &Test, p: &Podman) -> String {
     let own = p.environment().iter().map(|(key, value)| format!("Environment={key}={value}\n"));
@@ -35,7 +30,7 @@ fn unit(t: &Test, kind: &str) -> String {
 
 /// The unit of `podman generate systemd --new` is started, restarted and stopped: the container comes and goes with it.
 fn generated(t: &Test, user: Option<&User>) {
-    let p = under_systemd(t, user);
+    let p = Podman::under_systemd(t, user);
     let flags = ["create", "--name", "web", "--cgroup-parent", &p.parent, "--memory", "64m"];
     let script = "trap 'exit 0' TERM; while :; do sleep 100 & wait; done";
     p.call(&[flags.as_slice(), &[IMAGE, "sh", "-c", script]].concat()).ok();
@@ -74,7 +69,7 @@ fn generated_unit_of_a_user(t: &Test) {
 /// `podman run` as a unit of systemd's own making, which with `--sdnotify=container` is not up before the container has
 /// said so, over the socket that the runtime passed on.
 fn container_that_notifies(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     let payload = format!("{}:/tools/payload:ro", suite::scratch().join("payload").display());
     let data = t.dir().join("data");
     fs::create_dir(&data).unwrap();
@@ -111,7 +106,7 @@ fn in_unit<'t>(p: &Podman<'t>, t: &Test, by: &[&str], args: &[&str]) -> Call<'t>
 
 /// With `--cgroups=split` the container and its monitor are both in the unit that podman was called in.
 fn split_cgroups(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     let unit = unit(t, "service");
     let by = ["systemd-run", "--collect", "--quiet", "--pipe", "--wait", "--unit", &unit, "--property", "Delegate=yes"];
     let flags = ["run", "--rm", "--cgroups", "split", "--cgroupns", "host", "--memory", "64m", IMAGE];
@@ -131,7 +126,7 @@ const INIT: &str = "set -e; trap 'exit 7' 37; cd /sys/fs/cgroup; mkdir init.scop
     while :; do sleep 100 & wait; done";
 
 fn systemds(t: &Test, user: Option<&User>) {
-    let p = under_systemd(t, user);
+    let p = Podman::under_systemd(t, user);
     p.start("web", &["--systemd", "always", "--memory", "64m"], &["sh", "-c", INIT]);
     let look = "until [ -e /run/ready ]; do sleep 0.1; done; cat /run/made /proc/1/cgroup; echo $(cat /sys/fs/cgroup/cgroup.controllers)";
     let out = p.exec("web", look);
@@ -154,7 +149,7 @@ fn container_of_systemds_rootless(t: &Test) {
 
 /// A timer of systemd's calls podman, which calls the runtime for an exec. The check counts itself.
 fn health_check(t: &Test) {
-    let p = under_systemd(t, None);
+    let p = Podman::under_systemd(t, None);
     let check = "echo >> /checks; [ ! -e /sick ]";
     let flags = ["--name", "web", "--cgroup-parent", &p.parent, "--health-cmd", check, "--health-interval", "2s"];
     let flags = [&["create", "--health-retries", "1"], flags.as_slice()].concat();
