@@ -95,19 +95,7 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
     let Plan { stage, setup, late, exec, hook_state, .. } = plan;
     if let Some((steps, flags)) = stage {
         walk(STAGE, steps, exec, hook_state, &mut state);
-        match process::clone3(*flags | libc::CLONE_PARENT as u64, None) {
-            Ok(None) => {}
-            Ok(Some(born)) => {
-                let told = wire::tell_born(wire, born.pidfd.as_fd());
-                exit_now(if told.is_ok() { 0 } else { SETUP_FAILED })
-            }
-            Err(errno) => {
-                let failure = Failure { call: Call::Fork, errno };
-                let step = STAGE | (steps.len() as u16).saturating_sub(1);
-                let _ = wire::tell(wire, Message::Failed { step, failure, detail: 0 });
-                exit_now(SETUP_FAILED)
-            }
-        }
+        bear(*flags, steps.len(), wire);
     }
     hook_state.set_pid(std::process::id());
     walk(0, setup, exec, hook_state, &mut state);
@@ -116,6 +104,31 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
     }
     walk(LATE, late, exec, hook_state, &mut state);
     exit_now(SETUP_FAILED)
+}
+
+/// The stage's last act: makes the container's process, which alone returns, and announces it. The process waits until it
+/// has been announced, or its first message could come before, and the parent take it for the stage's.
+fn bear(flags: u64, steps: usize, wire: BorrowedFd) {
+    let made = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+        .at(Call::Pipe)
+        .and_then(|pipe| Ok((pipe, process::clone3(flags | libc::CLONE_PARENT as u64, None).at(Call::Fork)?)));
+    match made {
+        Ok(((announced, end), None)) => {
+            drop(end);
+            if !matches!(files::read(announced.as_fd(), &mut [0]), Ok(1)) {
+                exit_now(SETUP_FAILED)
+            }
+        }
+        Ok(((_, end), Some(born))) => {
+            let told = wire::tell_born(wire, born.pidfd.as_fd()).and_then(|()| files::write(end.as_fd(), b"1"));
+            exit_now(if told.is_ok() { 0 } else { SETUP_FAILED })
+        }
+        Err(failure) => {
+            let step = STAGE | (steps as u16).saturating_sub(1);
+            let _ = wire::tell(wire, Message::Failed { step, failure, detail: 0 });
+            exit_now(SETUP_FAILED)
+        }
+    }
 }
 
 /// Does the steps in order; one that fails is reported and ends the process.

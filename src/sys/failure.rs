@@ -56,6 +56,7 @@ calls! {
     MountSetattr = "mount_setattr",
     Open = "openat2",
     Personality = "personality",
+    Pipe = "pipe2",
     PivotRoot = "pivot_root",
     Prctl = "prctl",
     Read = "read",
