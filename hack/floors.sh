@@ -14,8 +14,9 @@ use strict;
 use warnings;
 
 # A top-level module and its floor. A module uses its own floor only where %level says so.
-my %floor = (sys => 0, spec => 1, error => 1, features => 1, clock => 1, prim => 2, engine => 3, commands => 4);
-my %level = (sys => 1, spec => 1, error => 1, engine => 1, commands => 1);
+my %floor = (sys => 0, spec => 1, error => 1, features => 1, clock => 1, prim => 2, engine => 3, sandbox => 4,
+    commands => 5);
+my %level = (sys => 1, spec => 1, error => 1, engine => 1, sandbox => 1, commands => 1);
 # What every primitive may use of another one.
 my %shared_prim = (mounts => 1, rootfs => 1);
 my ($long, $too_long) = (500, 600);
@@ -158,7 +159,8 @@ self_test() {
     plant src/prim/hooks.rs 'use super::cgroup::Cgroup;' 'prim::hooks uses prim::cgroup'
     plant src/prim/seccomp/cache.rs 'use super::super::hooks;' 'prim::seccomp uses prim::hooks'
     plant src/prim/hooks.rs 'use crate::prim::{rootfs, terminal::Pty};' 'prim::hooks uses prim::terminal'
-    plant src/engine/plan/mod.rs 'use crate::commands;' 'engine (floor 3) uses commands (floor 4)'
+    plant src/engine/plan/mod.rs 'use crate::commands;' 'engine (floor 3) uses commands (floor 5)'
+    plant src/engine/plan/mod.rs 'use crate::sandbox;' 'engine (floor 3) uses sandbox (floor 4)'
     plant src/commands/run.rs '\nfn a() { nix::unistd::getpid(); }' 'run.rs:2: a kernel call of its own'
     plant src/main.rs 'fn main() { brig::engine::run() }' 'main uses engine'
     plant src/new.rs 'use crate::sys;' 'module new has no floor'
