@@ -131,7 +131,7 @@ macro_rules! amounts {
                         self.visit_f64(n as f64)
                     }
                     fn visit_f64<E: de::Error>(self, n: f64) -> Result<$name, E> {
-                        if !n.is_finite() || n < 0.0 || n > 1e18 {
+                        if !(0.0..=1e18).contains(&n) {
                             return Err(E::custom(format!("{n} is out of range: {}", $unit)));
                         }
                         Ok($from(n))
