@@ -8,6 +8,12 @@ pub fn now() -> String {
     format(since.as_secs(), since.subsec_nanos())
 }
 
+/// As [`now`], so long before now.
+pub fn before(ago: std::time::Duration) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+    format(since.as_secs(), since.subsec_nanos())
+}
+
 /// Seconds and nanoseconds since 1970 as text.
 fn format(seconds: u64, nanos: u32) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);

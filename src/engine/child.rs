@@ -3,13 +3,13 @@
 
 use super::plan::{HookState, Op, Plan, Program, Step, Sync};
 use super::wire::{self, LATE, Message, STAGE};
-use crate::prim::{attributes, capabilities, hooks, mounts, rootfs, terminal};
+use crate::prim::{attributes, capabilities, cover, hooks, landlock, mounts, rootfs, terminal};
 use crate::sys::cred::{self, CapMasks};
 use crate::sys::hook::Tail;
 use crate::sys::mount::{self, Attributes, Copied};
 use crate::sys::path::{self, Follow};
 use crate::sys::process::{self, exit_now, prctl};
-use crate::sys::{At, Call, Errno, Failure, alloc, files, sched, seccomp, socket};
+use crate::sys::{At, Call, Errno, Failure, alloc, files, init, sched, seccomp, socket};
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
@@ -34,8 +34,12 @@ struct State<'w> {
     fds: Option<OwnedFd>,
     /// The tmpfs that covers masked directories.
     cover: Option<OwnedFd>,
-    /// The gate's number.
-    gate: Option<i32>,
+    /// The tmpfs that covers watched paths.
+    watched: Option<OwnedFd>,
+    /// An fd of the engine's own that later steps need: the gate, or an init's report.
+    kept: Option<i32>,
+    /// The writable layer, as long as it is in sight.
+    layer: Option<OwnedFd>,
     /// The connection of `start`, which hears of failures after the gate.
     starter: Option<OwnedFd>,
     /// The candidate that FindProgram found.
@@ -82,10 +86,12 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
         procfs: None,
         fds: None,
         cover: None,
-        gate: plan.setup.iter().find_map(|step| match &step.op {
-            Op::Gate(listener) => Some(listener.as_raw_fd()),
+        watched: None,
+        kept: plan.setup.iter().chain(&plan.late).find_map(|step| match &step.op {
+            Op::Gate(fd) | Op::Init(fd) => Some(fd.as_raw_fd()),
             _ => None,
         }),
+        layer: None,
         starter: None,
         program: 0,
         cwd: false,
@@ -223,15 +229,60 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             mounts::settle(tree.as_fd(), place.as_fd(), &[], &[(*propagation, true)])?;
             hold_root(tree.as_fd(), state)
         }
+        Op::PlaceRoot(path) => {
+            state.root = Some(files::open(None, path, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?);
+            Ok(())
+        }
         Op::OpenRoot(root) => hold_root(root.as_fd(), state),
         Op::Mount(mount) if state.fds.is_some() => mounts::apply_and_hold(mount, state.root()?),
         Op::Mount(mount) => {
             let made = mounts::apply(mount, state.root()?)?;
+            if mount.target.is_empty() {
+                return hold_root(made.as_fd(), state);
+            }
             if let (true, Copied::Now(made)) = (mount.is_proc() && !mount.is_read_only(), made) {
                 state.procfs = Some(made);
             }
             Ok(())
         }
+        Op::Layer { size, kept } => {
+            let layer = mounts::layer::make(size.as_deref(), state.root()?)?;
+            if *kept {
+                let readable = files::open(Some(layer.as_fd()), c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+                hand_over(0, readable.at(Call::Open)?.as_fd(), state)?;
+            }
+            state.layer = Some(layer);
+            Ok(())
+        }
+        Op::Overlay { mount, name, in_user } => {
+            let layer = state.layer.as_ref().ok_or(Failure::check(Errno::EBADF))?;
+            let lower = mounts::layer::lower_of(mount).ok_or(Failure::check(Errno::EBADF))?;
+            let (made, again) = mounts::layer::overlay(mount, (lower, name, *in_user), layer.as_fd(), state.root()?)?;
+            if again.is_none() {
+                return Ok(());
+            }
+            state.layer = again;
+            hold_root(made.as_fd(), state)
+        }
+        Op::HideLayer => match state.layer.take() {
+            Some(layer) => mounts::layer::hide(layer.as_fd()),
+            None => Ok(()),
+        },
+        Op::Streams(files) => {
+            for (number, file) in files.iter().enumerate() {
+                if let Some(file) = file {
+                    process::put_stream(file.as_fd(), number as i32).at(Call::Open)?;
+                }
+            }
+            Ok(())
+        }
+        Op::Listen(port) => {
+            let socket = init::listen_tcp(*port).at(Call::Listen)?;
+            hand_over(i32::from(*port), socket.as_fd(), state)
+        }
+        Op::DieWithParent => init::die_with_parent().at(Call::Prctl),
+        Op::Init(report) => become_init(report.as_fd(), state),
+        Op::Landlock(ruleset) => landlock::apply(ruleset),
         Op::HoldFds => {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
             state.fds = Some(files::open(None, c"/proc/self/fd", flags).at(Call::Open)?);
@@ -280,9 +331,27 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             rootfs::write_proc(procfs.as_fd(), path, value.to_bytes())
         }
         Op::Readonly(path) => rootfs::make_readonly(path, state.root()?),
-        Op::Mask(path) => {
-            let State { root, cover, .. } = state;
-            rootfs::mask(path, root.as_ref().ok_or(Failure::check(Errno::EBADF))?.as_fd(), cover)
+        Op::HoldLink(path) => rootfs::hold_link(path, state.root()?),
+        Op::Mask(path) => mask(path, state),
+        Op::Cover => match cover::make(state.root()?) {
+            Ok(made) => {
+                state.watched = Some(made);
+                Ok(())
+            }
+            // Where no mount can be had by fd, they are hidden all the same.
+            Err(Failure { errno: Errno::ENOSYS | Errno::EPERM, .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        },
+        Op::Watch { path, name } => match &state.watched {
+            Some(watched) => cover::hide(path, name, state.root()?, watched.as_fd()),
+            None => mask(path, state),
+        },
+        Op::SealCover => {
+            let Some(watched) = state.watched.take() else { return Ok(()) };
+            match cover::seal(watched.as_fd())? {
+                Some(watch) => hand_over(-1, watch.as_fd(), state),
+                None => Ok(()),
+            }
         }
         Op::MakeCwd(path) => rootfs::make_cwd(path, state.root()?),
         Op::Rlimit(limit) => sched::set_rlimit(limit.resource, limit.soft, limit.hard).at(Call::Rlimit),
@@ -292,8 +361,8 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::MemoryPolicy(policy) => attributes::apply_memory_policy(policy),
         Op::Personality(persona) => sched::set_personality(*persona).at(Call::Personality),
         Op::Keyring(name) => match sched::join_session_keyring(name) {
-            // A kernel without keys has no session keyring to share.
-            Ok(()) | Err(Errno::ENOSYS) => Ok(()),
+            // A kernel without keys has no session keyring to share; and what a filter around denies, it denies the program, too.
+            Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
             Err(errno) => Err(Failure { call: Call::Keyctl, errno }),
         },
         Op::Label { file, value, host: true } => rootfs::label_by_host(file, value),
@@ -304,7 +373,7 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::CloseFds(first) => {
             // Closed, not just close-on-exec: until then a path such as /proc/self/fd/N/../bin/sh would lead out through a
             // directory of the host (CVE-2024-21626).
-            process::close_except(*first, [Some(state.wire.as_raw_fd()), state.gate]).at(Call::CloseRange)
+            process::close_except(*first, [Some(state.wire.as_raw_fd()), state.kept]).at(Call::CloseRange)
         }
         Op::Groups { groups, deniable } => match cred::set_groups(groups) {
             Err(Errno::EPERM) if *deniable => Ok(()),
@@ -326,13 +395,46 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             state.starter = Some(socket::accept(listener.as_fd()).at(Call::Accept)?);
             Ok(())
         }
-        Op::Seccomp { filter, raise } => load_filter(filter, *raise, state),
-        Op::Capabilities(sets) => capabilities::apply(sets),
-        Op::Exec => {
-            let program = exec.candidates.get(state.program).ok_or(Failure::check(Errno::ENOENT))?;
-            Err(Failure { call: Call::Exec, errno: process::execve(program, &exec.argv, &exec.envp) })
+        Op::Seccomp { filter, raise, recorded } => {
+            if let Some(recorded) = recorded {
+                match load_filter(recorded, *raise, state) {
+                    // Where a sandbox around this one listens already, or the kernel has no listeners.
+                    Err(Failure { call: Call::Seccomp, errno: Errno::EBUSY | Errno::EINVAL | Errno::ENOSYS }) => {}
+                    other => return other,
+                }
+            }
+            load_filter(filter, *raise, state)
         }
+        Op::Capabilities(sets) => capabilities::apply(sets),
+        Op::Exec => Err(Failure { call: Call::Exec, errno: exec.run(state.program) }),
     }
+}
+
+fn mask(path: &CStr, state: &mut State) -> Result<(), Failure> {
+    let State { root, cover, .. } = state;
+    rootfs::mask(path, root.as_ref().ok_or(Failure::check(Errno::EBADF))?.as_fd(), cover)
+}
+
+/// Hands an fd over to the parent, and waits for its leave to go on.
+fn hand_over(number: i32, fd: BorrowedFd, state: &State) -> Result<(), Failure> {
+    wire::hand_over(state.wire, number, fd).at(Call::Send)?;
+    wire::wait(state.wire).at(Call::Receive)
+}
+
+/// Forks: the new process goes on to the program and announces itself, this one stays as its init.
+fn become_init(report: BorrowedFd, state: &State) -> Result<(), Failure> {
+    // Before there is a child whose end could be missed.
+    let mask = process::block_signals();
+    let Some(program) = process::clone3(0, None).at(Call::Fork)? else {
+        process::restore_signals(&mask);
+        // Nobody is in here yet who could trace it, and a parent without privilege has to fetch the filter's listener.
+        prctl(libc::PR_SET_DUMPABLE, 1, 0).at(Call::Prctl)?;
+        let own = process::pidfd_open(std::process::id() as i32).at(Call::Fork)?;
+        return wire::tell_born(state.wire, own.as_fd()).at(Call::Send);
+    };
+    // The wire and the standard streams end with the program.
+    let _ = process::close_except(0, [Some(report.as_raw_fd()), None]);
+    init::run(program.pid, report)
 }
 
 /// Tells the parent that a sync point is reached, and waits for its leave.

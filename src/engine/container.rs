@@ -1,7 +1,7 @@
 //! The life of a container: create, start, kill, delete, and what run needs on top.
 
 use super::launch::{self, Event, launch};
-use super::plan::{self, HookState, Inputs, Options, Plan};
+use super::plan::{self, Extras, HookState, Inputs, Options, Plan};
 use super::store::{Entry, Saved, Status, Store, oci_state, start_time, wrong_status};
 use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result};
@@ -154,6 +154,7 @@ pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
         gate: Some(pair.1),
         lock: None,
         hook_state: HookState::default(),
+        extras: Extras::default(),
     })?;
     let steps = cgroups.steps().map(|(phrase, pointer)| (phrase, pointer.to_owned())).collect();
     Ok((steps, plan))
@@ -263,6 +264,7 @@ fn build(
         gate,
         lock: Some(entry.lock_number()),
         hook_state: HookState::new(move |status, pid| oci_state(&state, status, pid)),
+        extras: Extras::default(),
     })?;
     let mut on = |event: Event| match event {
         Event::Born(child) => {
@@ -296,6 +298,7 @@ fn build(
             }
             ready(spec)
         }
+        Event::Handed(..) | Event::Program(_) => Ok(()),
     };
     let launched = launch(&mut plan, v2.as_ref().map(AsFd::as_fd), request.gated, &mut on);
     let mut warnings = std::mem::take(&mut plan.warnings);

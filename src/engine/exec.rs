@@ -121,7 +121,7 @@ pub fn exec(
     let v2 = if attach { None } else { record.v2_dir()? };
     let mut on = |event: Event| match event {
         Event::Born(child) if attach => record.attach(&saved.cgroup, child.pid),
-        Event::Born(_) | Event::Runtime(_) => Ok(()),
+        Event::Born(_) | Event::Runtime(_) | Event::Handed(..) | Event::Program(_) => Ok(()),
         Event::Notify(child, listener) => {
             let mut state = saved.clone();
             state.pid = child.pid;

@@ -24,6 +24,10 @@ pub enum Event<'a> {
     Notify(&'a Child, OwnedFd),
     /// Everything is set up: save the state.
     Ready(&'a Child),
+    /// What the child hands over: its writable layer (0), or a listening socket by its port.
+    Handed(i32, OwnedFd),
+    /// The init has made the program's own process.
+    Program(&'a Child),
 }
 
 /// Launches a plan. With `gated` it returns when the child waits for `start`, else when the program runs.
@@ -80,7 +84,7 @@ pub fn launch(
         }
     };
     drop(theirs);
-    let mut parent = Parent { plan, wire: ours, child: first };
+    let mut parent = Parent { plan, wire: ours, child: first, program: None };
     let result = on(Event::Born(&parent.child)).and_then(|()| parent.serve(gated, on));
     if result.is_err() {
         let _ = parent.child.signal(libc::SIGKILL);
@@ -148,26 +152,49 @@ struct Parent<'p> {
     plan: &'p mut Plan,
     wire: OwnedFd,
     child: Child,
+    /// The program's process, where the child is its init.
+    program: Option<Child>,
 }
 
 impl Parent<'_> {
     fn serve(&mut self, gated: bool, on: &mut dyn FnMut(Event) -> Result<()>) -> Result<()> {
         let mut ready = false;
         loop {
-            let message = if self.plan.stage.is_some() {
-                let (message, born) = wire::hear_born(self.wire.as_fd()).during(|| "read from the child".into())?;
-                if let (Some(Message::Born), Some(pidfd)) = (message, born) {
-                    // By the pidfd: the number that the stage knows may be of another PID namespace.
-                    let pid = process::pid_of(pidfd.as_fd())
-                        .map_err(|_| Error::new(Kind::Gone, "the container's process has ended while it was set up"))?;
-                    // The stage has done its work; its sibling goes on.
-                    let stage = std::mem::replace(&mut self.child, Child { pid, pidfd });
-                    let _ = stage.wait();
+            let (message, fd) = if self.plan.stage.is_some() || self.plan.has_init {
+                wire::hear_born(self.wire.as_fd()).during(|| "read from the child".into())?
+            } else {
+                (wire::hear(self.wire.as_fd()).during(|| "read from the child".into())?, None)
+            };
+            let message = match (message, fd) {
+                (Some(Message::Born), Some(pidfd)) => {
+                    // By the pidfd: the number that its maker knows may be of another PID namespace.
+                    let pid = match process::pid_of(pidfd.as_fd()) {
+                        Ok(pid) => pid,
+                        // A program that has run to its end already has none any more.
+                        Err(_) if ready => 0,
+                        Err(_) => {
+                            let what = "the container's process has ended while it was set up";
+                            return Err(Error::new(Kind::Gone, what));
+                        }
+                    };
+                    let born = Child { pid, pidfd };
+                    // An init makes its program behind all else, or before the program waits to be named.
+                    if ready || (self.plan.exec.later.is_some() && self.plan.stage.is_none()) {
+                        on(Event::Program(&born))?;
+                        self.program = Some(born);
+                    } else {
+                        // The stage has done its work; its sibling goes on.
+                        let stage = std::mem::replace(&mut self.child, born);
+                        let _ = stage.wait();
+                    }
                     continue;
                 }
-                message
-            } else {
-                wire::hear(self.wire.as_fd()).during(|| "read from the child".into())?
+                (Some(Message::At(Sync::Handover, number)), Some(fd)) => {
+                    on(Event::Handed(number, fd))?;
+                    let _ = wire::go(self.wire.as_fd());
+                    continue;
+                }
+                (message, _) => message,
             };
             match message {
                 Some(Message::At(sync, number)) => {
@@ -197,11 +224,13 @@ impl Parent<'_> {
         match sync {
             // What is to be done was done at the birth.
             Sync::Scope => Ok(()),
+            Sync::Handover => Err(Error::new(Kind::Other, "the child broke the protocol")),
             Sync::Maps => self.maps(),
             Sync::Runtime => on(Event::Runtime(&self.child)),
             Sync::Ready => on(Event::Ready(&self.child)),
             Sync::Notify => {
-                let listener = process::pidfd_getfd(self.child.pidfd.as_fd(), number)
+                let owner = self.program.as_ref().unwrap_or(&self.child);
+                let listener = process::pidfd_getfd(owner.pidfd.as_fd(), number)
                     .during(|| "/linux/seccomp: fetch the filter's listener: pidfd_getfd".into())
                     .map_err(|e| match e.kind() {
                         Kind::Os(Errno::ENOSYS | Errno::EPERM) => {
@@ -298,11 +327,14 @@ pub fn explain(plan: &Plan, step: u16, failure: Failure, detail: i32, said: &[u8
 
 /// A failure of one step in words.
 pub fn explain_step(step: &Step, exec: &Program, failure: Failure, (detail, said): (i32, &[u8])) -> Error {
-    let program = &exec.name;
+    let program = exec.called();
     let Failure { call, errno } = failure;
     let place = if step.at.is_empty() { String::new() } else { format!(" [{}]", step.at) };
     match (&step.op, errno) {
         (Op::FindProgram | Op::Exec, Errno::ENOENT | Errno::ENOTDIR) if matches!(step.op, Op::FindProgram) => {
+            return Error::new(Kind::ProgramNotFound, exec.not_found());
+        }
+        (Op::Exec, Errno::ENOENT) if exec.later.is_some() => {
             return Error::new(Kind::ProgramNotFound, exec.not_found());
         }
         (Op::Exec, Errno::ENOENT) => {

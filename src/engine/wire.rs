@@ -56,6 +56,7 @@ fn decode(bytes: [u8; SIZE]) -> Option<Message> {
         3 => Message::At(Sync::Ready, number(8)),
         4 => Message::At(Sync::Notify, number(8)),
         5 => Message::At(Sync::Scope, number(8)),
+        6 => Message::At(Sync::Handover, number(8)),
         0xfe => Message::Born,
         0xff => Message::Failed {
             step: u16::from_ne_bytes([bytes[2], bytes[3]]),
@@ -135,7 +136,15 @@ pub fn tell_born(socket: BorrowedFd, pidfd: BorrowedFd) -> SysResult<()> {
     crate::sys::socket::send(socket, &encode(Message::Born), Some(pidfd))
 }
 
-/// As [`hear`], for a plan with a stage: with the pidfd of a process that was born.
+/// Hands an fd over at a sync point; the number says which it is. For the child: allocates nothing.
+///
+/// # Errors
+/// `EPIPE` when the parent is gone.
+pub fn hand_over(socket: BorrowedFd, number: i32, fd: BorrowedFd) -> SysResult<()> {
+    crate::sys::socket::send(socket, &encode(Message::At(Sync::Handover, number)), Some(fd))
+}
+
+/// As [`hear`], with the fd that came with the message: the pidfd of a process that was born, or what is handed over.
 ///
 /// # Errors
 /// As [`hear`].

@@ -47,6 +47,12 @@ pub fn may_mount() -> bool {
     cred::get_caps().is_ok_and(|caps| caps.effective >> Capability::CAP_SYS_ADMIN.index() & 1 == 1)
 }
 
+/// Whether the calling process may drop from its bounding set, and with it its groups: CAP_SETPCAP.
+pub fn may_drop() -> bool {
+    const SETPCAP: u64 = 1 << 8;
+    cred::get_caps().is_ok_and(|caps| caps.effective & SETPCAP != 0)
+}
+
 /// Whether the calling process may give others a lower oom_score_adj than it was given: CAP_SYS_RESOURCE on the host.
 pub fn may_lower_oom_score() -> bool {
     let bit = Capability::CAP_SYS_RESOURCE.index();
@@ -114,7 +120,11 @@ pub fn apply_bounding(keep: u64) -> Result<(), Failure> {
 /// # Errors
 /// `EPERM` when a set asks for more than the process may have.
 pub fn apply(sets: &Sets) -> Result<(), Failure> {
-    cred::set_caps(sets.masks).at(Call::Capset)?;
+    match cred::set_caps(sets.masks) {
+        // A filter around this process may deny the call even where it changes nothing.
+        Err(Errno::EPERM) if cred::get_caps().is_ok_and(|caps| caps == sets.masks) => {}
+        other => other.at(Call::Capset)?,
+    }
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).at(Call::Prctl)?;
     for bit in (0..64).filter(|bit| sets.ambient >> bit & 1 == 1) {
         // An ambient capability has to be permitted and inheritable; one that is not is left out, as runc does.

@@ -4,8 +4,10 @@
 pub mod attributes;
 pub mod capabilities;
 pub mod cgroup;
+pub mod cover;
 pub mod hooks;
 pub mod intelrdt;
+pub mod landlock;
 pub mod lsm;
 pub mod mounts;
 pub mod namespaces;

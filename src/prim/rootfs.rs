@@ -123,15 +123,45 @@ pub fn make_readonly(target: &CStr, root: BorrowedFd) -> Result<(), Failure> {
         }
         Err(errno) => return Err(Failure { call: Call::CloneTree, errno }),
     };
-    match mount::set_attributes(tree.as_fd(), read_only, true, None) {
+    attach_readonly(tree.as_fd(), place.as_fd())
+}
+
+/// Keeps a symlink from being replaced: what it leads to is mounted on the link itself, read-only, and the root's /dev/null
+/// where that is no file. Anything but a symlink is passed over, and everything where open_tree(2) is not to be had.
+///
+/// # Errors
+/// The call that failed.
+pub fn hold_link(link: &CStr, root: BorrowedFd) -> Result<(), Failure> {
+    let place = match path::open(root, link, OFlag::O_PATH | OFlag::O_NOFOLLOW, Follow::InRoot) {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(()),
+        other => other.at(Call::Open)?,
+    };
+    if path::kind(&fstat(&place).at(Call::Stat)?) != SFlag::S_IFLNK {
+        return Ok(());
+    }
+    let led_to = path::open(root, link, OFlag::O_PATH, Follow::InRoot).ok();
+    let is_file = |fd: &OwnedFd| fstat(fd).is_ok_and(|stat| path::kind(&stat) != SFlag::S_IFDIR);
+    let source = match led_to.filter(is_file) {
+        Some(file) => file,
+        None => path::open(root, c"dev/null", OFlag::O_PATH, Follow::InRoot).at(Call::Open)?,
+    };
+    match mount::clone_tree(Some(source.as_fd()), c"", false) {
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        tree => attach_readonly(tree.at(Call::CloneTree)?.as_fd(), place.as_fd()),
+    }
+}
+
+fn attach_readonly(tree: BorrowedFd, place: BorrowedFd) -> Result<(), Failure> {
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    match mount::set_attributes(tree, read_only, true, None) {
         // Attached first, and the one mount alone, like other runtimes do it.
         Err(Errno::ENOSYS | Errno::EPERM) => {
-            mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)?;
-            mount::set_attributes(tree.as_fd(), read_only, false, None).at(Call::MountSetattr)
+            mount::attach(tree, place).at(Call::Attach)?;
+            mount::set_attributes(tree, read_only, false, None).at(Call::MountSetattr)
         }
         other => {
             other.at(Call::MountSetattr)?;
-            mount::attach(tree.as_fd(), place.as_fd()).at(Call::Attach)
+            mount::attach(tree, place).at(Call::Attach)
         }
     }
 }

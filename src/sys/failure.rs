@@ -48,6 +48,8 @@ calls! {
     IoctlTty = "ioctl",
     Ioprio = "ioprio_set",
     Keyctl = "keyctl",
+    Landlock = "landlock",
+    Listen = "listen",
     Loopback = "ioctl(SIOCSIFFLAGS)",
     MakeDir = "mkdirat",
     MemPolicy = "set_mempolicy",

@@ -8,6 +8,9 @@ pub mod cred;
 mod failure;
 pub mod files;
 pub mod hook;
+pub mod init;
+pub mod landlock;
+mod letter;
 pub mod mount;
 pub mod path;
 mod pidfd;
@@ -21,6 +24,7 @@ pub mod timer;
 pub mod tty;
 
 pub use failure::{At, Call, Failure};
+pub use letter::Letter;
 pub use nix::errno::Errno;
 pub use strings::CArray;
 
@@ -92,6 +96,26 @@ pub fn is_inherited(fd: u32) -> bool {
     // SAFETY: F_GETFD only looks; a number that is no open fd answers EBADF.
     let flags = unsafe { libc::fcntl(fd as i32, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Takes an fd over that the caller left open, as a close-on-exec copy; the original is closed, but for the standard streams.
+pub fn take_inherited(number: u32) -> Option<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: integers in, a fresh fd out; the original is nobody's in this process, as the check by `is_inherited` says.
+    unsafe {
+        let copy = check(libc::fcntl(number as i32, libc::F_DUPFD_CLOEXEC, 3).into()).ok()?;
+        if number > 2 {
+            libc::close(number as i32);
+        }
+        Some(std::os::fd::OwnedFd::from_raw_fd(copy as i32))
+    }
+}
+
+/// The inotify(7) instance that a child has made and handed over.
+pub fn inotify(fd: std::os::fd::OwnedFd) -> nix::sys::inotify::Inotify {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    // SAFETY: the fd is owned here, and given away whole.
+    unsafe { nix::sys::inotify::Inotify::from_raw_fd(fd.into_raw_fd()) }
 }
 
 /// Closes an fd by its number: in a child, a copy of one that its parent keeps.

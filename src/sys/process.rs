@@ -101,7 +101,15 @@ impl Child {
     /// # Errors
     /// `ECHILD` when it is not the caller's child (any more).
     pub fn wait(&self) -> SysResult<Ended> {
-        match wait(self.pidfd.as_fd()) {
+        self.wait_counted().map(|(ended, _)| ended)
+    }
+
+    /// As [`Child::wait`]; tells, too, what it and all that it had reaped used (getrusage(2)).
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
+    pub fn wait_counted(&self) -> SysResult<(Ended, libc::rusage)> {
+        match wait_for(libc::P_PIDFD, self.pidfd.as_raw_fd() as u32) {
             // Nobody else reaps it, so the number is its own until then.
             Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => wait_for(libc::P_PID, self.pid as u32),
             other => other,
@@ -125,25 +133,26 @@ impl Child {
 /// # Errors
 /// `ECHILD` when it is not the caller's child (any more).
 pub fn wait(pidfd: BorrowedFd) -> SysResult<Ended> {
-    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as u32)
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as u32).map(|(ended, _)| ended)
 }
 
-fn wait_for(kind: libc::idtype_t, number: u32) -> SysResult<Ended> {
+fn wait_for(kind: libc::idtype_t, number: u32) -> SysResult<(Ended, libc::rusage)> {
+    // SAFETY: rusage is plain data, and all zeroes is a valid value of it.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: siginfo_t is plain data, and all zeroes is a valid value of it.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: info is a valid place for the answer.
-        match check(unsafe { libc::waitid(kind, number, &raw mut info, libc::WEXITED) }.into()) {
+        // SAFETY: both are valid places for the answer. libc's own function leaves the last argument out.
+        let waited =
+            unsafe { libc::syscall(libc::SYS_waitid, kind, number, &raw mut info, libc::WEXITED, &raw mut usage) };
+        match check(waited) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
             Ok(_) => {
                 // SAFETY: waitid filled in the fields of a SIGCHLD.
                 let status = unsafe { info.si_status() };
-                return Ok(if info.si_code == libc::CLD_EXITED {
-                    Ended::Exited(status)
-                } else {
-                    Ended::Signaled(status)
-                });
+                let exited = info.si_code == libc::CLD_EXITED;
+                return Ok((if exited { Ended::Exited(status) } else { Ended::Signaled(status) }, usage));
             }
         }
     }
@@ -267,4 +276,18 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
+}
+
+/// Puts an open file in place of one of the standard streams. For a child that will end by exec or exit.
+///
+/// # Errors
+/// As dup2(2) and fcntl(2).
+pub fn put_stream(file: BorrowedFd, number: i32) -> SysResult<()> {
+    if file.as_raw_fd() == number {
+        // It is there already, and is not to be closed by exec.
+        // SAFETY: integers only.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: integers only; what was open there is a standard stream of this process, which nothing here owns.
+    check(unsafe { libc::dup3(file.as_raw_fd(), number, 0) }.into()).map(drop)
 }

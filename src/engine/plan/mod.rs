@@ -12,9 +12,12 @@ pub use compile::{create, exec, late_steps, root_path};
 pub use program::{HookState, Program, home_of};
 pub use step::{Op, Step, Sync};
 
+use crate::prim::landlock::Ruleset;
 use crate::prim::namespaces::{Joined, Maps};
+use crate::sys::Letter;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 /// A compiled plan.
 #[derive(Debug)]
@@ -42,8 +45,39 @@ pub struct Plan {
     pub exec: Program,
     /// The state that hooks in the container read.
     pub hook_state: HookState,
+    /// Whether the program is a child of the container's first process.
+    pub has_init: bool,
     /// What was left out, and why; for the log.
     pub warnings: Vec<String>,
+}
+
+/// What a sandbox adds to the plan of a container.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The program gets an init, which tells this pipe how it ended (see [`crate::sys::init`]).
+    pub init: Option<OwnedFd>,
+    /// All ends with the thread that launches.
+    pub die_with_parent: bool,
+    /// Ports of the loopback interface whose listening sockets the parent gets.
+    pub listen: Vec<u16>,
+    /// Landlock rules.
+    pub landlock: Option<Ruleset>,
+    /// Calls that the filter denies with EPERM notify the parent, which is to answer.
+    pub record: bool,
+    /// Symlinks that may not be replaced.
+    pub links: Vec<std::path::PathBuf>,
+    /// The parent is told when a masked path is opened (see [`crate::prim::cover`]).
+    pub watch: bool,
+    /// The parent gets the writable layer.
+    pub keep_layer: bool,
+    /// Files for the standard streams.
+    pub streams: [Option<OwnedFd>; 3],
+    /// There are no namespaces: the program stays where the caller is.
+    pub confined: bool,
+    /// The program is named here, and only while the child waits at [`Sync::Ready`], its init made and Landlock in force.
+    pub letter: Option<Rc<Letter>>,
+    /// The filter allows what is done from then on (read, write, execve, exit_group): it is loaded before, too.
+    pub filter_first: bool,
 }
 
 /// An ID-mapped mount.

@@ -3,11 +3,13 @@
 use crate::error::{Error, Result};
 use crate::spec::Process;
 use crate::sys::path::{self, Follow};
-use crate::sys::{CArray, files};
+use crate::sys::{CArray, Errno, Letter, files, process};
 use nix::fcntl::OFlag;
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 /// What execve(2) gets.
 #[derive(Debug)]
@@ -18,8 +20,9 @@ pub struct Program {
     pub argv: CArray,
     /// Its environment.
     pub envp: CArray,
-    /// What the user called it.
-    pub name: String,
+    name: String,
+    /// Where all of this is read in its place: it is written only when the child waits at [`super::Sync::Ready`].
+    pub later: Option<Rc<Letter>>,
 }
 
 /// Where programs are looked for when the container's environment has no PATH.
@@ -55,17 +58,52 @@ impl Program {
             argv: CArray::new(strings("args", process.args.clone())?),
             envp: CArray::new(strings("env", env)?),
             name,
+            later: None,
         })
+    }
+
+    /// Runs it from such a place, or, where it was named late, from the first place that has it; returns only on failure. For
+    /// the child: allocates nothing.
+    pub fn run(&self, number: usize) -> Errno {
+        match (&self.later, self.candidates.get(number)) {
+            (Some(letter), _) => run_first(letter),
+            (None, Some(path)) => process::execve(path, &self.argv, &self.envp),
+            (None, None) => Errno::ENOENT,
+        }
+    }
+
+    /// What the user called it.
+    pub fn called(&self) -> Cow<'_, str> {
+        match &self.later {
+            Some(letter) => letter.name().to_string_lossy(),
+            None => Cow::Borrowed(&self.name),
+        }
     }
 
     /// Why the program can't be run, in the words that engines look for.
     pub fn not_found(&self) -> String {
-        if self.name.contains('/') {
-            format!("exec: {:?}: no such file or directory", self.name)
+        let name = self.called();
+        if name.contains('/') {
+            format!("exec: {name:?}: no such file or directory")
         } else {
-            format!("exec: {:?}: executable file not found in $PATH", self.name)
+            format!("exec: {name:?}: executable file not found in $PATH")
         }
     }
+}
+
+/// As execvp(3), by trying: behind a filter no other call may be allowed.
+fn run_first(letter: &Letter) -> Errno {
+    let mut worst = Errno::ENOENT;
+    let mut number = 0;
+    while letter.candidate(number).is_some() {
+        match letter.exec(number) {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => worst = Errno::EACCES,
+            other => return other,
+        }
+        number += 1;
+    }
+    worst
 }
 
 /// The last value of each variable, where its first one stood: a program that looks for a name finds the first.

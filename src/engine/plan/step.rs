@@ -4,6 +4,7 @@
 use crate::prim::attributes::{MemoryPolicy, Rlimit};
 use crate::prim::capabilities::{self, Sets};
 use crate::prim::hooks::Prepared;
+use crate::prim::landlock::Ruleset;
 use crate::prim::mounts::{Mount, What};
 use crate::prim::rootfs::Node;
 use crate::prim::seccomp::Filter;
@@ -38,6 +39,8 @@ pub enum Sync {
     Notify = 4,
     /// systemd puts the process into its scope.
     Scope = 5,
+    /// The writable layer, or a socket that listens, is handed over.
+    Handover = 6,
 }
 
 /// What a step does.
@@ -76,10 +79,28 @@ pub enum Op {
     DetachMounts { own: bool },
     /// Attach the root filesystem at its place.
     AttachRoot { tree: Tree, path: CString, propagation: u64 },
+    /// Open the place of the root filesystem, for the mount that takes it.
+    PlaceRoot(CString),
     /// Open the root filesystem where there is no mount namespace.
     OpenRoot(OwnedFd),
     /// Make a mount.
     Mount(Box<Mount>),
+    /// Make the writable layer; with `kept` the parent gets it, to see what was changed.
+    Layer { size: Option<CString>, kept: bool },
+    /// Make an overlay whose changes go to the layer's directory `name`.
+    Overlay { mount: Box<Mount>, name: CString, in_user: bool },
+    /// Take the layer out of sight.
+    HideLayer,
+    /// Put these files in place of the standard streams.
+    Streams([Option<OwnedFd>; 3]),
+    /// Listen on a port of the loopback interface for the parent.
+    Listen(u16),
+    /// Die with the parent's thread.
+    DieWithParent,
+    /// Become an init: the program is its child, and how that ends goes to this pipe.
+    Init(OwnedFd),
+    /// Take rights over files away by Landlock.
+    Landlock(Ruleset),
     /// Hold this process' /proc/self/fd, by which a mount can be unmounted: mounts are held and taken back on a failure.
     HoldFds,
     /// Copy the source of the mount that this step makes, before its path goes out of sight.
@@ -114,8 +135,16 @@ pub enum Op {
     Sysctl { path: CString, value: CString },
     /// Make a path read-only.
     Readonly(CString),
+    /// Keep a symlink from being replaced.
+    HoldLink(CString),
     /// Hide a path.
     Mask(CString),
+    /// Make what paths are hidden below that are watched.
+    Cover,
+    /// Hide a path below the entry of this name.
+    Watch { path: CString, name: CString },
+    /// Close it, and hand the watch over to the parent.
+    SealCover,
     /// Make the working directory.
     MakeCwd(CString),
     /// Set a resource limit.
@@ -156,8 +185,9 @@ pub enum Op {
     FindProgram,
     /// Wait for `start`.
     Gate(OwnedFd),
-    /// Load the system-call filter; with `raise`, by means of CAP_SYS_ADMIN.
-    Seccomp { filter: Filter, raise: bool },
+    /// Load the system-call filter; with `raise`, by means of CAP_SYS_ADMIN. `recorded` is the same with denials that notify, which
+    /// is tried first.
+    Seccomp { filter: Filter, raise: bool, recorded: Option<Filter> },
     /// Set the capability sets.
     Capabilities(Sets),
     /// Run the program.
@@ -177,6 +207,7 @@ impl fmt::Display for Op {
             Op::Sync(Sync::Maps) => write!(f, "wait for the id maps"),
             Op::Sync(Sync::Runtime) => write!(f, "wait for network devices and the createRuntime hooks"),
             Op::Sync(Sync::Ready) => write!(f, "report that everything is set up"),
+            Op::Sync(Sync::Handover) => write!(f, "hand over"),
             Op::Sync(Sync::Notify) => write!(f, "pass the filter's listener on"),
             Op::NamespaceRoot { uid, gid } => write!(f, "become user {uid} and group {gid} of the user namespace"),
             Op::Unshare { names, .. } => write!(f, "create namespaces {names}"),
@@ -192,8 +223,18 @@ impl fmt::Display for Op {
             Op::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj {}", text(value)),
             Op::DetachMounts { .. } => write!(f, "cut mounts off the host's propagation"),
             Op::AttachRoot { path, .. } => write!(f, "attach root filesystem {}", text(path)),
+            Op::PlaceRoot(path) => write!(f, "open the place of the root filesystem {}", text(path)),
             Op::OpenRoot(_) => write!(f, "open root filesystem"),
             Op::Mount(mount) => describe_mount(mount, f),
+            Op::Layer { size: Some(size), .. } => write!(f, "make a writable layer of {} bytes", text(size)),
+            Op::Layer { .. } => write!(f, "make a writable layer"),
+            Op::Overlay { mount, .. } => describe_mount(mount, f),
+            Op::HideLayer => write!(f, "hide the writable layer"),
+            Op::Streams(_) => write!(f, "take the standard streams"),
+            Op::Listen(port) => write!(f, "listen on 127.0.0.1:{port}"),
+            Op::DieWithParent => write!(f, "die with the parent"),
+            Op::Init(_) => write!(f, "become init"),
+            Op::Landlock(ruleset) => write!(f, "restrict files by Landlock ({} rules)", ruleset.rules.len()),
             Op::HoldFds => write!(f, "open /proc/self/fd"),
             Op::CopyTree { source, .. } => write!(f, "copy {}", text(source)),
             Op::FindMount { destination, .. } => write!(f, "find the mount on /{}", text(destination)),
@@ -217,7 +258,11 @@ impl fmt::Display for Op {
                 write!(f, "set sysctl {} = {}", text(path).trim_start_matches("sys/").replace('/', "."), text(value))
             }
             Op::Readonly(path) => write!(f, "make /{} read-only", text(path)),
+            Op::HoldLink(path) => write!(f, "keep the symlink /{}", text(path)),
             Op::Mask(path) => write!(f, "mask /{}", text(path)),
+            Op::Cover => write!(f, "make a cover"),
+            Op::Watch { path, .. } => write!(f, "mask and watch /{}", text(path)),
+            Op::SealCover => write!(f, "seal the cover, and hand over its watch"),
             Op::MakeCwd(path) => write!(f, "make working directory /{}", text(path)),
             Op::Rlimit(limit) => write!(f, "set {} to {}:{}", rlimit_name(*limit), limit.soft, limit.hard),
             Op::Scheduler(attr) => {
@@ -256,6 +301,7 @@ fn describe_mount(mount: &Mount, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match &mount.what {
         What::New { fstype, .. } | What::Classic { fstype, .. } => write!(f, "mount {} on /{target}", text(fstype))?,
         What::Bind { source, .. } => write!(f, "bind {} on /{target}", text(source))?,
+        What::Layered { lower } => write!(f, "overlay {} on /{target}", text(lower))?,
         What::Remount => write!(f, "remount /{target}")?,
         What::Cgroups { .. } | What::Cgroup2(_) => write!(f, "mount the container's cgroups on /{target}")?,
     }

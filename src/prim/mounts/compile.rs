@@ -40,9 +40,8 @@ pub struct Facts<'a> {
 /// A source that does not exist, options that contradict each other.
 pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Mount> {
     let parsed = options::parse(&entry.options);
-    let target = relative(&entry.destination).ok_or_else(|| {
-        problem(pointer, "/destination", "a mount on / would hide the root filesystem; make it root.path instead")
-    })?;
+    // On / a copy or an overlay takes the place of root.path.
+    let target = relative(&entry.destination).unwrap_or_default();
     let typ = entry.typ.as_deref().unwrap_or("");
     let shown = entry.options.join(",");
     let plain = |what| Mount {
@@ -66,6 +65,12 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
     }
     if parsed.bind.is_some() || typ == "bind" {
         return bind(entry, pointer, facts, &parsed, plain);
+    }
+    if typ == "overlay" && entry.options.iter().any(|o| o == super::layer::OPTION) {
+        let lower = entry.options.iter().find_map(|o| o.strip_prefix("lowerdir="));
+        let lower = lower.ok_or_else(|| problem(pointer, "/options", "an overlay on the layer needs lowerdir"))?;
+        let lower = c_string(pointer, &facts.bundle.join(lower).to_string_lossy())?;
+        return Ok(plain(What::Layered { lower }));
     }
     match typ {
         "" | "none" => Err(problem(pointer, "/type", "missing; a type of filesystem, or the option bind, is needed")),

@@ -3,6 +3,7 @@
 
 mod compile;
 mod copy_up;
+pub mod layer;
 pub mod options;
 
 pub(crate) use compile::relative;
@@ -77,6 +78,11 @@ pub enum What {
         hierarchies: Vec<(CString, CString)>,
         /// Symlinks for controllers that share a hierarchy: name and target.
         links: Vec<(CString, CString)>,
+    },
+    /// An overlay whose changes go to a layer in memory: its lower directory on the host. See [`layer`].
+    Layered {
+        /// The lower directory.
+        lower: CString,
     },
     /// The container's cgroup in the v2 tree, by its host directory, where the v2 tree can't be mounted anew.
     Cgroup2(CString),
@@ -191,6 +197,8 @@ pub fn apply<'m>(mount: &'m Mount, root: BorrowedFd) -> Result<Copied<'m>, Failu
             dress(tmpfs.as_fd(), mount)?;
             Ok(Copied::Now(tmpfs))
         }
+        // Needs the layer, which the caller holds.
+        What::Layered { .. } => Err(Failure::check(Errno::EBADF)),
         What::Cgroup2(source) => {
             let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
             dress_and_attach(tree.as_fd(), target.as_fd(), mount)?;
@@ -230,6 +238,9 @@ pub fn find(destination: &CStr, root: BorrowedFd) -> Result<OwnedFd, Failure> {
 /// Finds or makes the place: a file for a file, a directory for all else. procfs and sysfs want real directories on the way,
 /// lest an image redirect them (CVE-2019-19921, CVE-2023-27561).
 fn place(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    if mount.target.is_empty() {
+        return path::open(root, c"", OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::InRoot).at(Call::Open);
+    }
     match &mount.what {
         What::Bind { directory: false, .. } => path::make_file(root, &mount.target).at(Call::Open),
         What::Remount => path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).at(Call::Open),

@@ -43,6 +43,21 @@ pub struct Filter {
     pub unknown: Vec<String>,
 }
 
+impl Filter {
+    /// The same filter, with a listener that is asked about every call that this one denies with EPERM.
+    pub fn notifying(&self) -> Filter {
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        let denied = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        let mut filter = self.clone();
+        for instruction in filter.program.iter_mut().filter(|i| i.code == RETURN && i.k == denied) {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+        filter.flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        filter.notifies = true;
+        filter
+    }
+}
+
 /// Compiles `linux.seccomp` to the program and flags for seccomp(2). A section with neither a default action nor rules
 /// asks for no filter.
 ///
@@ -109,6 +124,16 @@ pub fn supported_flags() -> Vec<SeccompFlag> {
         })
     };
     SeccompFlag::ALL.iter().copied().filter(available).collect()
+}
+
+/// The name of a system call of the native architecture, or its number where it has none.
+pub fn call_name(number: i32) -> String {
+    libseccomp::ScmpSyscall::from(number).get_name().unwrap_or_else(|_| format!("call {number}"))
+}
+
+/// Whether this is the name of a system call of any architecture.
+pub fn is_call(name: &str) -> bool {
+    arch::name_known(name)
 }
 
 /// The version of the libseccomp that is linked in.

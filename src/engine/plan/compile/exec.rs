@@ -109,6 +109,7 @@ pub fn exec(process: &Process, inputs: ExecInputs) -> Result<Plan> {
     early_filter(&mut list, &mut late);
     list.add("", Op::Sync(Sync::Ready));
     Ok(Plan {
+        has_init: false,
         clone_flags: 0,
         pid_namespace: pid_namespace.filter(|_| stage.is_none()),
         stage,

@@ -167,6 +167,7 @@ fn joining(spec: &Spec, target: &OwnedFd, pid: bool, copies: bool) -> Result<(Li
 fn finish(mut list: List, stage: Stage, pid_namespace: Option<Joined>, idmaps: Vec<super::IdMap>) -> Result<Plan> {
     list.add("", Op::Sync(Sync::Ready));
     Ok(Plan {
+        has_init: false,
         clone_flags: 0,
         pid_namespace: pid_namespace.filter(|_| stage.is_none()),
         stage,

@@ -9,7 +9,7 @@ pub use exec::{ExecInputs, exec};
 pub use live::{LiveInputs, add_mounts, remove_mounts};
 pub use process::late_steps;
 
-use super::{HookState, IdMap, Op, Plan, Program, Step, Sync, program};
+use super::{Extras, HookState, IdMap, Op, Plan, Program, Step, Sync, program};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::mounts::{self, Facts, base_propagation, relative};
 use crate::prim::namespaces::{self, Joined};
@@ -64,6 +64,8 @@ pub struct Inputs<'a> {
     pub lock: Option<i32>,
     /// The state for hooks.
     pub hook_state: HookState,
+    /// What a sandbox adds.
+    pub extras: Extras,
 }
 
 /// A list of steps in the making.
@@ -95,7 +97,8 @@ pub fn root_path(bundle: &Path, spec: &Spec) -> PathBuf {
 /// What only shows when things are opened: a missing source, a namespace path of another kind.
 #[allow(clippy::too_many_lines, reason = "the order of steps in one flat list")]
 pub fn create(inputs: Inputs) -> Result<Plan> {
-    let Inputs { id, bundle, spec, options, scope, join, cgroups, console, gate, lock, hook_state } = inputs;
+    let Inputs { id, bundle, spec, options, scope, join, cgroups, console, gate, lock, hook_state, mut extras } =
+        inputs;
     let linux = spec.linux();
     let process = spec.process.as_ref();
     let created = namespaces::created(linux);
@@ -132,6 +135,9 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let clone_flags = if in_user { created & born } else { created & !late_flags & !time };
 
     // 1. While the process is still the host's root, single-threaded and in the host's view.
+    if extras.streams.iter().any(Option::is_some) {
+        list.add("", Op::Streams(std::mem::take(&mut extras.streams)));
+    }
     if scope {
         list.add("/linux/cgroupsPath", Op::Sync(Sync::Scope));
     }
@@ -179,6 +185,10 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     let root_dir = program::open_root(&root)?;
     if own_mounts {
         list.add("/linux/rootfsPropagation", Op::DetachMounts { own: linux.creates(NamespaceType::Mount) });
+    }
+    if own_mounts && takes_place(spec) {
+        list.add("/root/path", Op::PlaceRoot(c_root));
+    } else if own_mounts {
         // Where it can't be made now: root of a user namespace, in mounts that are not that one's; no open_tree(2).
         let tree = match copy_now {
             true => Tree::take(Some(root_dir.as_fd()), &c_root, true).during(|| "/root/path: open_tree".into())?,
@@ -211,6 +221,9 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     if linux.creates(NamespaceType::Network) {
         list.add("", Op::Loopback);
     }
+    for port in extras.listen {
+        list.add("", Op::Listen(port));
+    }
     let label = linux.mount_label.as_deref().filter(|label| !label.is_empty());
     if let Some(label) = label {
         lsm::check(label, "/linux/mountLabel", "SELinux", lsm::selinux())
@@ -218,6 +231,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     }
     // 4. Mounts, in the config's order; then what goes on top of them.
     let mut idmaps = Vec::new();
+    let mut layers = 0;
     if own_mounts {
         let facts = Facts {
             bundle,
@@ -233,7 +247,20 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             let made = mounts::compile(entry, &pointer, &facts)?;
             let maps = (copy_now || options.describe, idmap_namespace.as_ref());
             idmaps.extend(id_map(entry, &pointer, list.0.len(), maps)?);
-            list.add(pointer, Op::Mount(Box::new(made)));
+            if mounts::layer::lower_of(&made).is_none() {
+                list.add(pointer, Op::Mount(Box::new(made)));
+                continue;
+            }
+            if layers == 0 {
+                let size = spec.annotations.get(mounts::layer::SIZE).map(|size| c("/annotations", size.as_str()));
+                list.add(&pointer, Op::Layer { size: size.transpose()?, kept: extras.keep_layer });
+            }
+            let name = c("", layers.to_string())?;
+            list.add(pointer, Op::Overlay { mount: Box::new(made), name, in_user });
+            layers += 1;
+        }
+        if layers > 0 {
+            list.add("", Op::HideLayer);
         }
         if needs_devices(spec) {
             devices(&mut list, spec, in_user || namespaces::inside_user_namespace(), copy_now)?;
@@ -289,10 +316,23 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
                 list.add(format!("/linux/readonlyPaths/{index}"), Op::Readonly(path));
             }
         }
+        for link in extras.links.iter().filter_map(|link| relative(link)) {
+            list.add("", Op::HoldLink(link));
+        }
+        let watched = extras.watch && !linux.masked_paths.is_empty();
+        if watched {
+            list.add("/linux/maskedPaths", Op::Cover);
+        }
         for (index, path) in linux.masked_paths.iter().enumerate() {
-            if let Some(path) = relative(path) {
-                list.add(format!("/linux/maskedPaths/{index}"), Op::Mask(path));
+            let pointer = format!("/linux/maskedPaths/{index}");
+            match relative(path) {
+                Some(path) if watched => list.add(pointer, Op::Watch { path, name: c("", index.to_string())? }),
+                Some(path) => list.add(pointer, Op::Mask(path)),
+                None => {}
             }
+        }
+        if watched {
+            list.add("/linux/maskedPaths", Op::SealCover);
         }
     }
     // 7. The process itself.
@@ -312,13 +352,29 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
                 list.add("/linux/memoryPolicy", Op::MemoryPolicy(policy));
             }
             let home = program::home_of(process.user.uid, root_dir.as_fd());
-            let program = Program::new(process, Some(&home), &options.extra_env)?;
+            let mut program = Program::new(process, Some(&home), &options.extra_env)?;
             attributes_of(&parts, &mut list, &mut by_parent, &mut warnings)?;
             late = late_list(&parts)?;
             early_filter(&mut list, &mut late);
-            list.add("", Op::Sync(Sync::Ready));
+            if extras.die_with_parent {
+                list.add("", Op::DieWithParent);
+            }
+            match extras.letter.take() {
+                Some(letter) => {
+                    program.later = Some(letter);
+                    list.0.retain(|step| !matches!(step.op, Op::FindProgram));
+                }
+                None => list.add("", Op::Sync(Sync::Ready)),
+            }
             if let Some(gate) = gate {
                 list.add("", Op::Gate(gate));
+            }
+            if extras.confined {
+                list.0.retain(process::may_stay);
+            }
+            process::confine(&mut late, extras.init.take(), extras.landlock.take(), extras.record);
+            if program.later.is_some() {
+                process::wait_late(&mut late, extras.filter_first);
             }
             program
         }
@@ -339,12 +395,18 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         idmaps,
         by_parent: by_parent.0,
         lock,
+        has_init: late.0.iter().any(|step| matches!(step.op, Op::Init(_))),
         setup: list.0,
         late: late.0,
         exec,
         hook_state,
         warnings,
     })
+}
+
+/// Whether the first mount takes the root filesystem's place, so that root.path is not mounted for nothing.
+fn takes_place(spec: &Spec) -> bool {
+    spec.mounts.first().is_some_and(|mount| relative(&mount.destination).is_none())
 }
 
 fn oom_score_adj(value: i32) -> Result<Op> {

@@ -3,6 +3,7 @@
 use super::super::{Op, Step};
 use super::{List, Options, bytes, c};
 use crate::error::{Error, Result};
+use crate::prim::landlock::Ruleset;
 use crate::prim::{attributes, capabilities, hooks, lsm, seccomp};
 use crate::spec::{NamespaceType, Process, Spec};
 use crate::sys::sched;
@@ -108,7 +109,8 @@ pub(super) fn late_list(parts: &Parts) -> Result<List> {
     let sets = process.capabilities.as_ref().map(|c| capabilities::compile(c).0).unwrap_or_default();
     // Without no_new_privs, loading takes a capability that the next step drops.
     let raise = !process.no_new_privileges;
-    let mut filter = filter.map(|filter| Step { op: Op::Seccomp { filter, raise }, at: "/linux/seccomp".into() });
+    let mut filter =
+        filter.map(|filter| Step { op: Op::Seccomp { filter, raise, recorded: None }, at: "/linux/seccomp".into() });
     if raise {
         late.0.extend(filter.take());
     }
@@ -128,6 +130,33 @@ pub(super) fn early_filter(list: &mut List, late: &mut List) {
     if let Some(position) = late.0.iter().position(notifies) {
         list.0.push(late.0.remove(position));
     }
+}
+
+/// Whether a step has a place where there are no namespaces, and may be no privilege.
+pub(super) fn may_stay(step: &Step) -> bool {
+    match &step.op {
+        Op::Chroot | Op::MakeCwd(_) => false,
+        // Without the capability there is nothing to be dropped, either.
+        Op::Bounding(_) | Op::Groups { .. } => capabilities::may_drop(),
+        _ => true,
+    }
+}
+
+/// Puts a sandbox's own steps in front of the filter, or of the program where there is none.
+pub(super) fn confine(late: &mut List, init: Option<OwnedFd>, landlock: Option<Ruleset>, record: bool) {
+    let at = late.0.iter().position(|step| matches!(step.op, Op::Seccomp { .. } | Op::Exec)).unwrap_or(0);
+    if record && let Some(Op::Seccomp { filter, recorded, .. }) = late.0.get_mut(at).map(|step| &mut step.op) {
+        *recorded = Some(filter.notifying());
+    }
+    let steps = [init.map(Op::Init), landlock.map(Op::Landlock)].into_iter().flatten();
+    late.0.splice(at..at, steps.map(|op| Step { op, at: String::new() }));
+}
+
+/// Has the child wait for its program's name as late as can be: behind all that takes time.
+pub(super) fn wait_late(late: &mut List, filter_first: bool) {
+    let last = |step: &Step| matches!(step.op, Op::Exec) || !filter_first && matches!(step.op, Op::Seccomp { .. });
+    let at = late.0.iter().position(last).unwrap_or(late.0.len());
+    late.0.insert(at, Step { op: Op::Sync(crate::engine::plan::Sync::Ready), at: String::new() });
 }
 
 /// The steps after the gate of a container's own process, for `start` to find words for a failure.

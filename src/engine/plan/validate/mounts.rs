@@ -15,8 +15,11 @@ pub(super) fn check(spec: &Spec, unread: &Unread, found: &mut Findings) {
         let destination = mount.destination.as_os_str();
         if destination.is_empty() {
             found.add(format!("{at}/destination"), "missing; name a path in the container");
-        } else if !has_nul(destination) && relative(&mount.destination).is_none() {
-            let what = "a mount on / would hide the root filesystem; make it root.path instead";
+        } else if !has_nul(destination)
+            && relative(&mount.destination).is_none()
+            && !(index == 0 && takes_the_roots_place(mount, bind))
+        {
+            let what = "a mount on / would hide the root filesystem; make it root.path instead, or bind or overlay it first of all";
             found.add(format!("{at}/destination"), what);
         }
         if parsed.remount {
@@ -43,6 +46,11 @@ pub(super) fn check(spec: &Spec, unread: &Unread, found: &mut Findings) {
             owners(mount, spec, unread, &at, found);
         }
     }
+}
+
+/// A directory bound on /, or an overlay, is a root filesystem as good as root.path.
+fn takes_the_roots_place(mount: &Mount, bind: bool) -> bool {
+    bind || mount.typ.as_deref() == Some("overlay")
 }
 
 fn has_nul(text: &std::ffi::OsStr) -> bool {
