@@ -1,0 +1,488 @@
+//! What in a policy can't be, or contradicts itself. Domains and the calls' names are looked at where they are used.
+
+use super::policy::{Files, Limits, Network, NetworkMode, Policy, Profile, View, Workdir};
+use crate::error::Problem;
+use crate::prim::seccomp;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+use std::time::Duration;
+
+/// Below this no program starts: its stack and page tables alone take as much.
+const MEMORY_MIN: u64 = 1 << 20;
+/// Below this the writable layer has no room for its own directories.
+const DISK_MIN: u64 = 64 << 10;
+/// The least quota, and the bounds of a period, in microseconds (kernel: sched/core.c, `cpu.max`).
+const QUOTA_MIN: u64 = 1000;
+const PERIOD_MAX: u64 = 1_000_000;
+/// More CPUs than any kernel is built for, and few enough for its counters.
+const CPUS_MAX: u64 = 1 << 16;
+/// The most that pids.max takes (kernel: threads.h, `PID_MAX_LIMIT`).
+const PIDS_MAX: u64 = 1 << 22;
+/// Standard input, output and error, and one to load a library by.
+const OPEN_FILES_MIN: u64 = 4;
+/// As sethostname(2) (`HOST_NAME_MAX`).
+const HOSTNAME_MAX: usize = 64;
+/// The longest ID.
+const ID_MAX: usize = 64;
+/// Deeper than any project keeps its files, and a search that still ends.
+const DEPTH_MAX: u32 = 32;
+
+/// Every contradiction and impossible value of a policy, with a JSON pointer into the policy file and a remedy. An empty list
+/// is a policy that can be tried.
+pub fn check(policy: &Policy) -> Vec<Problem> {
+    let mut check = Check { problems: Vec::new() };
+    check.identity(policy);
+    check.limits(&policy.limits);
+    check.files(&policy.files);
+    check.network(&policy.network);
+    check.syscalls(policy);
+    for (program, patterns) in &policy.ignore_violations {
+        let at = format!("/ignore_violations/{}", crate::spec::escape(program));
+        check.when(program.is_empty(), &at, "an empty program name; give a name, or * for every program");
+        let empty = patterns.iter().any(String::is_empty);
+        check.when(empty, &at, "an empty pattern, which every violation matches; give what is to be ignored");
+    }
+    check.problems
+}
+
+struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    fn when(&mut self, wrong: bool, pointer: &str, what: impl Into<String>) {
+        if wrong {
+            self.problems.push(Problem::new(pointer, what));
+        }
+    }
+
+    fn identity(&mut self, policy: &Policy) {
+        if let Some(id) = &policy.id {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+            let wrong = match id.as_str() {
+                "" => Some("is empty; leave it out, and one is made"),
+                "." | ".." => Some("names a directory; give it a letter or a digit"),
+                _ if id.starts_with('-') => Some("looks like a flag; begin with a letter or a digit"),
+                _ if !id.chars().all(fits) => Some("may hold letters, digits and _ + - . only"),
+                _ if id.len() > ID_MAX => Some("is longer than 64 characters; shorten it"),
+                _ => None,
+            };
+            self.problems.extend(wrong.map(|what| Problem::new("/id", what)));
+        }
+        let process = &policy.process;
+        for (pointer, number) in [("/process/uid", process.uid), ("/process/gid", process.gid)] {
+            // chown(2) and setresuid(2) take it for "leave as it is".
+            self.when(number == Some(u32::MAX), pointer, "stands for no ID at all; give one below 4294967295");
+        }
+        if let Some(cwd) = &process.cwd {
+            self.path(cwd.as_os_str(), "/process/cwd");
+            let relative = !cwd.as_os_str().is_empty() && cwd.is_relative();
+            self.when(relative, "/process/cwd", format!("{cwd:?} is relative; give an absolute path"));
+        }
+        if let Some(name) = &process.hostname {
+            let at = "/process/hostname";
+            self.when(name.is_empty(), at, "is empty; leave it out for the default");
+            self.when(name.len() > HOSTNAME_MAX, at, "is longer than 64 bytes; shorten it");
+            let odd = name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '/');
+            self.when(odd, at, "has a blank, a slash or a control character; give letters, digits, - and .");
+        }
+        for (name, value) in &process.env {
+            let at = format!("/process/env/{}", crate::spec::escape(name));
+            self.variable(name, &at);
+            self.when(value.contains('\0'), &at, "the value has a NUL byte, which ends it; take the byte out");
+            let unset = process.unset_env.contains(name);
+            self.when(unset, &at, "is set here and in unset_env, too; keep one of the two");
+        }
+        for (n, name) in process.unset_env.iter().enumerate() {
+            self.variable(name, &format!("/process/unset_env/{n}"));
+        }
+    }
+
+    fn variable(&mut self, name: &str, pointer: &str) {
+        self.when(name.is_empty(), pointer, "a variable without a name; name it");
+        self.when(name.contains('='), pointer, format!("{name:?} has a = in its name; the name ends before it"));
+        self.when(name.contains('\0'), pointer, "the name has a NUL byte; take it out");
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        let memory = limits.memory.map(|m| m.0);
+        self.when(
+            memory.is_some_and(|m| m < MEMORY_MIN),
+            "/limits/memory",
+            "is below what can start a program; give 1M or more (or none)",
+        );
+        let swap = limits.swap.map_or(0, |s| s.0);
+        let alone = swap > 0 && memory.is_none();
+        self.when(alone, "/limits/swap", "counts on top of limits.memory, which is none; set memory, or swap to none");
+        let sum = memory.unwrap_or(0).checked_add(swap).filter(|sum| i64::try_from(*sum).is_ok());
+        self.when(sum.is_none(), "/limits/memory", "is, with swap, more than the kernel can count; give none");
+        self.when(limits.pids == Some(0), "/limits/pids", "is 0, but the program is one process; give 1 or more");
+        let many = limits.pids.is_some_and(|n| n > PIDS_MAX);
+        self.when(many, "/limits/pids", "is more than the kernel's 4194304; give fewer, or none");
+        if let Some(share) = limits.cpu {
+            let at = "/limits/cpu";
+            self.when(
+                limits.cpu_quota.is_some(),
+                at,
+                "stands beside cpu_quota, which says the same; keep one of the two",
+            );
+            // The least quota in the longest period.
+            let least = QUOTA_MIN as f64 / PERIOD_MAX as f64 * 100.0;
+            self.when(
+                share.0 < least || share.0.is_nan(),
+                at,
+                format!("{share} is below the kernel's least of {least} %; give more, or none"),
+            );
+            let beyond = share.0 > CPUS_MAX as f64 * 100.0;
+            self.when(beyond, at, format!("{share} is more than any machine has; give less, or none"));
+        }
+        if let Some((quota, period)) = limits.cpu_quota {
+            let at = "/limits/cpu_quota";
+            self.when(
+                quota < QUOTA_MIN,
+                at,
+                format!("the quota of {quota} us is below the kernel's least of 1000 us; raise it"),
+            );
+            let beyond = quota > CPUS_MAX.saturating_mul(period.max(QUOTA_MIN));
+            self.when(
+                beyond,
+                at,
+                format!("the quota of {quota} us is more than any machine has; lower it, or give none"),
+            );
+            let fits = (QUOTA_MIN..=PERIOD_MAX).contains(&period);
+            self.when(
+                !fits,
+                at,
+                format!("the period of {period} us is not within 1000 to 1000000 us; 100000 is usual"),
+            );
+        }
+        let short = limits.cpu_time.is_some_and(|t| t.0 < Duration::from_secs(1));
+        self.when(short, "/limits/cpu_time", "is less than a second, and it counts in seconds; give 1 or more");
+        let few = limits.open_files.is_some_and(|n| n < OPEN_FILES_MIN);
+        self.when(few, "/limits/open_files", "is too few for the standard streams and one file; give 4 or more");
+        let small = limits.disk.is_some_and(|d| d.0 < DISK_MIN);
+        self.when(small, "/limits/disk", "is below what the writable layer itself takes; give 64K or more");
+        let at_once = limits.timeout.is_some_and(|t| t.0.is_zero());
+        self.when(at_once, "/limits/timeout", "is 0, so that nothing could run; give a time, or none");
+    }
+
+    fn path(&mut self, path: &OsStr, pointer: &str) {
+        self.when(path.is_empty(), pointer, "is an empty path; name a file or directory");
+        self.when(path.as_bytes().contains(&0), pointer, "has a NUL byte, which no path has; take it out");
+    }
+
+    fn files(&mut self, files: &Files) {
+        match &files.view {
+            View::Host => {}
+            View::Root(root) => self.path(root.as_os_str(), "/files/view/root"),
+            View::RootOverlay(root) => {
+                self.path(root.as_os_str(), "/files/view/root_overlay");
+                self.when(
+                    files.workdir == Workdir::Write,
+                    "/files/workdir",
+                    "is write, but what is written in a root_overlay goes to the writable layer; use overlay, or the view root",
+                );
+            }
+        }
+        let lists = [
+            ("allow_write", &files.allow_write),
+            ("deny_read", &files.deny_read),
+            ("deny_write", &files.deny_write),
+            ("allow_read", &files.allow_read),
+        ];
+        for (name, list) in lists {
+            for (n, path) in list.iter().enumerate() {
+                self.path(path.as_ref(), &format!("/files/{name}/{n}"));
+            }
+        }
+        for (n, path) in files.overlay.iter().enumerate() {
+            self.path(path.as_os_str(), &format!("/files/overlay/{n}"));
+        }
+        if let Some(layer) = &files.layer {
+            self.path(layer.as_os_str(), "/files/layer");
+        }
+        let overlay: Vec<_> = files.overlay.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        for (a, allowed, b, denied) in [
+            ("allow_write", &files.allow_write, "deny_write", &files.deny_write),
+            ("allow_write", &files.allow_write, "deny_read", &files.deny_read),
+            ("allow_write", &files.allow_write, "overlay", &overlay),
+            ("allow_read", &files.allow_read, "deny_read", &files.deny_read),
+            ("overlay", &overlay, "deny_write", &files.deny_write),
+        ] {
+            for (n, path) in allowed.iter().enumerate() {
+                // Components: a slash at the end is no other path.
+                let both = denied.iter().any(|other| Path::new(other) == Path::new(path));
+                let what = format!("{path:?} is in {b}, too, which contradicts it; keep one of the two");
+                self.when(both, &format!("/files/{a}/{n}"), what);
+            }
+        }
+        let deep = files.protect_depth > DEPTH_MAX;
+        self.when(deep, "/files/protect_depth", "is more than 32, a search without end; 3 is usual");
+        self.binds(files);
+    }
+
+    fn binds(&mut self, files: &Files) {
+        let target = |n: usize| files.binds[n].target.as_deref().unwrap_or(&files.binds[n].source);
+        for (n, bind) in files.binds.iter().enumerate() {
+            let source = format!("/files/binds/{n}/source");
+            self.path(bind.source.as_os_str(), &source);
+            let at = if bind.target.is_some() { format!("/files/binds/{n}/target") } else { source };
+            let seen = target(n);
+            if bind.target.is_some() {
+                self.path(seen.as_os_str(), &at);
+            }
+            let relative = !seen.as_os_str().is_empty() && seen.is_relative();
+            self.when(relative, &at, format!("{seen:?} is relative; give the absolute path where it is seen"));
+            let climbs = seen.components().any(|part| part == Component::ParentDir);
+            self.when(climbs, &at, format!("{seen:?} has a .. in it; write the path out"));
+            let hides = seen.has_root() && !seen.components().any(|part| matches!(part, Component::Normal(_)));
+            self.when(hides && !climbs, &at, "would hide the whole view; for another root set files.view");
+            let twice = (0..n).any(|other| target(other) == seen);
+            self.when(twice, &at, format!("{seen:?} is the place of two binds; keep one"));
+        }
+    }
+
+    fn network(&mut self, network: &Network) {
+        let mode = match network.mode {
+            NetworkMode::None => Some("none"),
+            NetworkMode::Host => Some("host"),
+            NetworkMode::Domains => None,
+        };
+        let given = [
+            ("allow", !network.allow.is_empty()),
+            ("deny", !network.deny.is_empty()),
+            ("http_proxy_port", network.http_proxy_port.is_some()),
+            ("socks_proxy_port", network.socks_proxy_port.is_some()),
+            ("mitm", network.mitm.is_some()),
+        ];
+        for (key, _) in given.iter().filter(|(_, given)| *given) {
+            if let Some(mode) = mode {
+                let what = format!("has no effect with mode {mode}; set network.mode to domains, or leave {key} out");
+                self.when(true, &format!("/network/{key}"), what);
+            }
+        }
+        for (key, port) in
+            [("http_proxy_port", network.http_proxy_port), ("socks_proxy_port", network.socks_proxy_port)]
+        {
+            self.when(port == Some(0), &format!("/network/{key}"), "is 0, where no proxy listens; give its port");
+        }
+        if let Some(mitm) = &network.mitm {
+            self.path(mitm.socket.as_os_str(), "/network/mitm/socket");
+            let idle = mitm.domains.is_empty();
+            self.when(
+                idle,
+                "/network/mitm/domains",
+                "is empty, so that nothing goes there; list domains, or leave mitm out",
+            );
+        }
+        let both = network.allow_all_unix_sockets && !network.allow_unix_sockets.is_empty();
+        let what = "lists some sockets, but allow_all_unix_sockets allows every one; keep one of the two";
+        self.when(both, "/network/allow_unix_sockets", what);
+        for (n, path) in network.allow_unix_sockets.iter().enumerate() {
+            self.path(path.as_os_str(), &format!("/network/allow_unix_sockets/{n}"));
+        }
+    }
+
+    fn syscalls(&mut self, policy: &Policy) {
+        let calls = &policy.syscalls;
+        if let Some(custom) = &calls.custom {
+            let beside = [
+                ("profile", calls.profile != Profile::default()),
+                ("allow", !calls.allow.is_empty()),
+                ("deny", !calls.deny.is_empty()),
+            ];
+            for (key, _) in beside.iter().filter(|(_, given)| *given) {
+                let what =
+                    format!("has no effect beside syscalls.custom, which says it all; leave {key} or custom out");
+                self.when(true, &format!("/syscalls/{key}"), what);
+            }
+            let silent = custom.default_action.is_none();
+            self.when(silent, "/syscalls/custom/defaultAction", "missing; SCMP_ACT_ERRNO denies what is not listed");
+        }
+        for (n, name) in calls.allow.iter().enumerate() {
+            let what = format!("{name:?} is in deny, too, which contradicts it; keep one of the two");
+            self.when(calls.deny.contains(name), &format!("/syscalls/allow/{n}"), what);
+        }
+        for (list, names) in [("allow", &calls.allow), ("deny", &calls.deny)] {
+            for (n, name) in names.iter().enumerate().filter(|(_, name)| !seccomp::is_call(name)) {
+                let what = format!("{name:?} is no system call; look for its name in syscalls(2)");
+                self.when(true, &format!("/syscalls/{list}/{n}"), what);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::policy::{Bind, Mitm};
+    use crate::sandbox::units::{Bytes, Percent, Span};
+
+    type Change = fn(&mut Policy);
+
+    fn problems(change: Change) -> Vec<Problem> {
+        let mut policy = Policy::default();
+        change(&mut policy);
+        check(&policy)
+    }
+
+    fn bind(source: &str, target: Option<&str>) -> Bind {
+        Bind { source: source.into(), target: target.map(Into::into), write: false }
+    }
+
+    #[test]
+    fn each_is_told_once_at_its_place() {
+        let table: &[(&str, &str, Change)] = &[
+            ("/id", "is empty", |p| p.id = Some(String::new())),
+            ("/id", "names a directory", |p| p.id = Some("..".into())),
+            ("/id", "letters, digits", |p| p.id = Some("a/b".into())),
+            ("/id", "letters, digits", |p| p.id = Some("ä".into())),
+            ("/id", "longer", |p| p.id = Some("a".repeat(65))),
+            ("/id", "like a flag", |p| p.id = Some("-a".into())),
+            ("/limits/memory", "give 1M", |p| p.limits.memory = Some(Bytes((1 << 20) - 1))),
+            ("/limits/memory", "can count", |p| p.limits.memory = Some(Bytes(u64::MAX))),
+            ("/limits/swap", "on top of", |p| (p.limits.memory, p.limits.swap) = (None, Some(Bytes(1)))),
+            ("/limits/pids", "give 1", |p| p.limits.pids = Some(0)),
+            ("/limits/pids", "4194304", |p| p.limits.pids = Some((1 << 22) + 1)),
+            ("/limits/cpu", "keep one", |p| {
+                (p.limits.cpu, p.limits.cpu_quota) = (Some(Percent(50.0)), Some((1000, 1000)));
+            }),
+            ("/limits/cpu", "least of 0.1 %", |p| p.limits.cpu = Some(Percent(0.0))),
+            ("/limits/cpu", "least of 0.1 %", |p| p.limits.cpu = Some(Percent(f64::NAN))),
+            ("/limits/cpu", "than any machine", |p| p.limits.cpu = Some(Percent(f64::INFINITY))),
+            ("/limits/cpu_quota", "than any machine", |p| p.limits.cpu_quota = Some((u64::MAX, 100_000))),
+            ("/limits/cpu_quota", "quota of 999", |p| p.limits.cpu_quota = Some((999, 1000))),
+            ("/limits/cpu_quota", "period of 999", |p| p.limits.cpu_quota = Some((1000, 999))),
+            ("/limits/cpu_quota", "period of 1000001", |p| p.limits.cpu_quota = Some((1000, 1_000_001))),
+            ("/limits/cpu_time", "seconds", |p| p.limits.cpu_time = Some(Span(Duration::from_millis(999)))),
+            ("/limits/open_files", "give 4", |p| p.limits.open_files = Some(3)),
+            ("/limits/disk", "64K", |p| p.limits.disk = Some(Bytes(65535))),
+            ("/limits/timeout", "is 0", |p| p.limits.timeout = Some(Span(Duration::ZERO))),
+            ("/files/workdir", "root_overlay", |p| {
+                (p.files.view, p.files.workdir) = (View::RootOverlay("/srv".into()), Workdir::Write);
+            }),
+            ("/files/view/root", "empty", |p| p.files.view = View::Root("".into())),
+            ("/files/view/root_overlay", "NUL", |p| p.files.view = View::RootOverlay("/a\0".into())),
+            ("/files/allow_write/1", "deny_write", |p| {
+                (p.files.allow_write, p.files.deny_write) = (vec!["/a".into(), "/b/".into()], vec!["/b".into()]);
+            }),
+            ("/files/allow_write/0", "deny_read", |p| {
+                (p.files.allow_write, p.files.deny_read) = (vec!["/a".into()], vec!["/a".into()]);
+            }),
+            ("/files/allow_write/0", "overlay", |p| {
+                (p.files.allow_write, p.files.overlay) = (vec!["/a".into()], vec!["/a".into()]);
+            }),
+            ("/files/allow_read/0", "deny_read", |p| {
+                (p.files.allow_read, p.files.deny_read) = (vec!["/a".into()], vec!["/a".into()]);
+            }),
+            ("/files/overlay/0", "deny_write", |p| {
+                (p.files.overlay, p.files.deny_write) = (vec!["/a".into()], vec!["/a".into()]);
+            }),
+            ("/files/allow_read/0", "empty", |p| p.files.allow_read = vec![String::new()]),
+            ("/files/deny_read/1", "NUL", |p| p.files.deny_read = vec!["/a".into(), "\0".into()]),
+            ("/files/overlay/0", "NUL", |p| p.files.overlay = vec!["/\0".into()]),
+            ("/files/layer", "NUL", |p| p.files.layer = Some("/\0".into())),
+            ("/files/protect_depth", "32", |p| p.files.protect_depth = 33),
+            ("/files/binds/0/source", "empty", |p| p.files.binds = vec![bind("", Some("/a"))]),
+            ("/files/binds/0/source", "relative", |p| p.files.binds = vec![bind("a", None)]),
+            ("/files/binds/0/target", "relative", |p| p.files.binds = vec![bind("/a", Some("b"))]),
+            ("/files/binds/0/target", "NUL", |p| p.files.binds = vec![bind("/a", Some("/b\0"))]),
+            ("/files/binds/0/target", "..", |p| p.files.binds = vec![bind("/a", Some("/b/../.."))]),
+            ("/files/binds/0/target", "whole view", |p| p.files.binds = vec![bind("/a", Some("//"))]),
+            ("/files/binds/0/source", "whole view", |p| p.files.binds = vec![bind("/", None)]),
+            ("/files/binds/1/target", "two binds", |p| p.files.binds = vec![bind("/a", None), bind("/b", Some("/a/"))]),
+            ("/network/allow", "mode none", |p| p.network.allow = vec!["a".into()]),
+            ("/network/deny", "mode host", |p| {
+                (p.network.mode, p.network.deny) = (NetworkMode::Host, vec!["a".into()]);
+            }),
+            ("/network/socks_proxy_port", "mode none", |p| p.network.socks_proxy_port = Some(1)),
+            ("/network/http_proxy_port", "is 0", |p| {
+                (p.network.mode, p.network.http_proxy_port) = (NetworkMode::Domains, Some(0));
+            }),
+            ("/network/mitm", "mode none", |p| {
+                p.network.mitm = Some(Mitm { socket: "/s".into(), domains: vec!["a".into()] });
+            }),
+            ("/network/mitm/domains", "is empty", |p| {
+                p.network.mode = NetworkMode::Domains;
+                p.network.mitm = Some(Mitm { socket: "/s".into(), domains: Vec::new() });
+            }),
+            ("/network/allow_unix_sockets", "keep one", |p| {
+                (p.network.allow_all_unix_sockets, p.network.allow_unix_sockets) = (true, vec!["/s".into()]);
+            }),
+            ("/network/allow_unix_sockets/0", "NUL", |p| p.network.allow_unix_sockets = vec!["/\0".into()]),
+            ("/syscalls/profile", "custom", |p| {
+                (p.syscalls.custom, p.syscalls.profile) = (custom(), Profile::Minimal);
+            }),
+            ("/syscalls/deny", "custom", |p| (p.syscalls.custom, p.syscalls.deny) = (custom(), vec!["bpf".into()])),
+            ("/syscalls/custom/defaultAction", "missing", |p| p.syscalls.custom = Some(Default::default())),
+            ("/syscalls/allow/0", "deny", |p| {
+                (p.syscalls.allow, p.syscalls.deny) = (vec!["bpf".into()], vec!["bpf".into()]);
+            }),
+            ("/process/uid", "no ID", |p| p.process.uid = Some(u32::MAX)),
+            ("/process/gid", "no ID", |p| p.process.gid = Some(u32::MAX)),
+            ("/process/cwd", "relative", |p| p.process.cwd = Some("a".into())),
+            ("/process/hostname", "64 bytes", |p| p.process.hostname = Some("a".repeat(65))),
+            ("/process/hostname", "is empty", |p| p.process.hostname = Some(String::new())),
+            ("/process/hostname", "blank", |p| p.process.hostname = Some("a b".into())),
+            ("/process/env/", "without a name", |p| drop(p.process.env.insert(String::new(), "b".into()))),
+            ("/process/env/A=B", "has a =", |p| drop(p.process.env.insert("A=B".into(), "b".into()))),
+            ("/process/env/A", "NUL", |p| drop(p.process.env.insert("A".into(), "\0".into()))),
+            ("/process/env/A", "unset_env", |p| {
+                p.process.env.insert("A".into(), "b".into());
+                p.process.unset_env.push("A".into());
+            }),
+            ("/process/unset_env/0", "has a =", |p| p.process.unset_env.push("A=".into())),
+            ("/ignore_violations/", "program", |p| drop(p.ignore_violations.insert(String::new(), Vec::new()))),
+            ("/ignore_violations/*", "pattern", |p| drop(p.ignore_violations.insert("*".into(), vec![String::new()]))),
+        ];
+        for (n, (pointer, said, change)) in table.iter().enumerate() {
+            let found = problems(*change);
+            assert_eq!(found.len(), 1, "{n} {pointer} {said}: {found:?}");
+            assert!(found[0].pointer == *pointer && found[0].what.contains(said), "{n} {pointer} {said}: {found:?}");
+        }
+    }
+
+    fn custom() -> Option<crate::spec::Seccomp> {
+        let default_action = Some(crate::spec::SeccompAction::Errno);
+        Some(crate::spec::Seccomp { default_action, ..Default::default() })
+    }
+
+    #[test]
+    fn what_is_just_possible_is_no_problem() {
+        let table: &[Change] = &[
+            |_| {},
+            |p| p.id = Some("a".repeat(64)),
+            |p| p.id = Some("_a+b-c.d9".into()),
+            |p| p.limits.memory = Some(Bytes(1 << 20)),
+            |p| p.limits.memory = None,
+            |p| p.limits.cpu = Some(Percent(0.1)),
+            |p| p.limits.cpu_quota = Some((1000, 1_000_000)),
+            |p| p.limits.cpu_quota = Some((1 << 26, 1024)),
+            |p| (p.limits.pids, p.limits.open_files) = (Some(1), Some(4)),
+            |p| p.limits.disk = Some(Bytes(65536)),
+            |p| p.limits.timeout = Some(Span(Duration::from_nanos(1))),
+            |p| (p.files.view, p.files.workdir) = (View::Root("/srv".into()), Workdir::Write),
+            |p| (p.files.allow_write, p.files.deny_write) = (vec!["/a".into()], vec!["/a/b".into()]),
+            |p| p.files.binds = vec![bind("a", Some("/a")), bind("/b", None)],
+            |p| p.files.protect_depth = 32,
+            |p| p.network.mode = NetworkMode::Domains,
+            |p| p.syscalls.custom = custom(),
+            |p| p.process.hostname = Some("a".repeat(64)),
+            |p| (p.process.uid, p.process.cwd) = (Some(u32::MAX - 1), Some("/".into())),
+        ];
+        for (n, change) in table.iter().enumerate() {
+            assert_eq!(problems(*change), [], "{n}");
+        }
+    }
+
+    #[test]
+    fn all_come_at_once() {
+        let found = problems(|p| {
+            p.limits.pids = Some(0);
+            p.network.allow = vec!["a".into()];
+            p.files.protect_depth = 99;
+        });
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+}
