@@ -62,7 +62,7 @@ pub struct LimitUsed {
     pub name: &'static str,
     /// Its value in words (`256M`, `50 %`).
     pub value: String,
-    /// What enforced it: `cgroup v2 memory.max`, `RLIMIT_AS`, `timer`, `tmpfs`.
+    /// What enforced it: `cgroup v2 memory.max`, `RLIMIT_DATA`, `timer`, `tmpfs`.
     pub by: String,
     /// Whether it was run into.
     pub hit: bool,
