@@ -1,0 +1,459 @@
+//! From a policy and a command to an OCI spec and the few things that a spec has no words for.
+
+use super::files::{self, Resolved};
+use super::net::{HTTP_PORT, SOCKS_PORT};
+use super::policy::{NetworkMode, Policy, Profile, View, Workdir};
+use super::profile;
+use super::report::Mode;
+use crate::error::{Error, Problem, Result};
+use crate::prim::landlock::{self, Ruleset};
+use crate::prim::mounts::layer;
+use crate::spec::{
+    Capabilities, Cpu, IdMapping, Linux, Memory, Mount, Namespace, NamespaceType, Pids, Process, Resources, Rlimit,
+    RlimitType, Root, Spec, User,
+};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The walls that are to be had here.
+#[derive(Debug, Clone, Copy)]
+pub struct Walls {
+    /// What makes the namespaces.
+    pub mode: Mode,
+    /// Show the procfs that is there, since a new one may not be mounted (in a container that masks parts of its own).
+    pub bound_proc: bool,
+    /// Make mounts read-only one by one: mount_setattr(2), which does it for a whole tree, is missing (before Linux 5.12).
+    pub single_binds: bool,
+    /// Enforce memory and processes by resource limits: no cgroup is to be had.
+    pub by_rlimits: bool,
+}
+
+/// An overlay, for who wants to know what was changed: the directory of the layer, the directory below, what the program
+/// sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Its directory in the layer.
+    pub name: String,
+    /// The directory on the host.
+    pub lower: PathBuf,
+    /// Where the program sees it.
+    pub target: PathBuf,
+}
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The container.
+    pub spec: Spec,
+    /// Overlays on the layer.
+    pub overlays: Vec<Overlay>,
+    /// Landlock rules.
+    pub landlock: Option<Ruleset>,
+    /// Ports on which proxies are served.
+    pub listen: Vec<u16>,
+    /// What does not exist, must not be made by the program, and is therefore made and write-protected as long as it runs.
+    pub placeholders: Vec<PathBuf>,
+    /// Symlinks that may not be replaced.
+    pub links: Vec<PathBuf>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// Compiles. Looks at files of the host (which exist, what globs match), and makes nothing. `commit` says that what goes to
+/// the writable layer is meant to be made real.
+///
+/// # Errors
+/// A working directory or root that is not there; a glob that is none.
+pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, commit: bool) -> Result<Compiled> {
+    let cwd = working_directory(policy)?;
+    let mut notes = Vec::new();
+    let mut resolved = files::resolve(policy, &cwd, commit)?;
+    notes.append(&mut resolved.notes);
+    let mut overlays = Vec::new();
+    let mounts = mounts(policy, &cwd, walls, &resolved, &mut overlays)?;
+    let (uid, gid) = crate::engine::store::caller();
+    let ids = (policy.process.uid.unwrap_or(uid), policy.process.gid.unwrap_or(gid));
+    let mut annotations = BTreeMap::new();
+    if let (false, Some(size)) = (overlays.is_empty(), policy.limits.disk) {
+        annotations.insert(layer::SIZE.to_owned(), size.0.to_string());
+    }
+    let root = match &policy.files.view {
+        View::Host => PathBuf::from("/"),
+        View::Root(dir) | View::RootOverlay(dir) => absolute(dir, "/files/view")?,
+    };
+    let proxied = policy.network.mode == NetworkMode::Domains;
+    let spec = Spec {
+        oci_version: crate::spec::VERSION_MAX.into(),
+        process: Some(process(policy, command, &cwd, ids, walls)),
+        root: Some(Root { path: root, readonly: false }),
+        hostname: (walls.mode != Mode::Confined)
+            .then(|| policy.process.hostname.clone().unwrap_or_else(|| "sandbox".into())),
+        mounts,
+        annotations,
+        linux: Some(linux(policy, walls, ids, (uid, gid), &resolved, id)),
+        ..Spec::default()
+    };
+    let landlock = policy.files.landlock.then(|| rules(policy, &cwd, &resolved, walls, &mut notes)).flatten();
+    if policy.files.landlock && landlock.is_none() {
+        notes.push("this kernel has no Landlock: mounts alone keep files".into());
+    }
+    if !policy.network.allow_unix_sockets.is_empty() {
+        notes.push("/network/allow_unix_sockets: other unix sockets that the view shows can be connected to as well, as a filter sees no path; hide them with deny_read".into());
+    }
+    Ok(Compiled {
+        spec,
+        overlays,
+        landlock,
+        listen: if proxied { vec![HTTP_PORT, SOCKS_PORT] } else { Vec::new() },
+        placeholders: resolved.placeholders,
+        links: if walls.mode == Mode::Confined { Vec::new() } else { resolved.links },
+        notes,
+    })
+}
+
+/// The working directory as the program sees it, absolute.
+fn working_directory(policy: &Policy) -> Result<PathBuf> {
+    match &policy.process.cwd {
+        Some(cwd) if matches!(policy.files.view, View::Host) => absolute(cwd, "/process/cwd"),
+        Some(cwd) => Ok(Path::new("/").join(cwd)),
+        None if matches!(policy.files.view, View::Host) => std::env::current_dir().map_err(|e| {
+            Error::invalid(format!("/process/cwd: the current directory can't be named: {e}"))
+                .hint("give one with --cwd")
+        }),
+        None => Ok("/".into()),
+    }
+}
+
+/// A directory or file of the host without symlinks: what is bound and what is seen are then the same.
+pub(super) fn absolute(path: &Path, pointer: &str) -> Result<PathBuf> {
+    std::fs::canonicalize(path)
+        .map_err(|e| Error::problems("the policy", &[Problem::new(pointer, format!("{}: {e}", path.display()))]))
+}
+
+pub(super) fn bind(source: &Path, target: &Path, write: bool) -> Mount {
+    let options: &[&str] =
+        if write { &["rbind", "rw", "rnosuid", "rnodev"] } else { &["rbind", "rro", "rnosuid", "rnodev"] };
+    Mount {
+        destination: target.into(),
+        typ: Some("bind".into()),
+        source: Some(source.into()),
+        options: options.iter().map(|o| (*o).to_owned()).collect(),
+        ..Mount::default()
+    }
+}
+
+fn mount(target: &str, typ: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: target.into(),
+        typ: Some(typ.into()),
+        source: Some(typ.into()),
+        options: options.iter().map(|o| (*o).to_owned()).collect(),
+        ..Mount::default()
+    }
+}
+
+#[allow(clippy::too_many_lines, reason = "the order of mounts in one list")]
+fn mounts(
+    policy: &Policy,
+    cwd: &Path,
+    walls: Walls,
+    resolved: &Resolved,
+    overlays: &mut Vec<Overlay>,
+) -> Result<Vec<Mount>> {
+    let files = &policy.files;
+    let mut list = Vec::new();
+    if walls.mode == Mode::Confined {
+        return Ok(list);
+    }
+    let mut overlay = |lower: &Path, target: &Path| {
+        let mut made = mount("", "overlay", &["nosuid", "nodev"]);
+        made.destination = target.into();
+        made.options.push(format!("lowerdir={}", lower.display()));
+        let name = overlays.len().to_string();
+        match &files.layer {
+            None => made.options.push(layer::OPTION.into()),
+            Some(dir) => {
+                let part = |end: &str| dir.join(&name).join(end).display().to_string();
+                made.options.push(format!("upperdir={}", part("upper")));
+                made.options.push(format!("workdir={}", part("work")));
+                if walls.mode == Mode::UserNamespace {
+                    made.options.push("userxattr".into());
+                }
+            }
+        }
+        overlays.push(Overlay { name, lower: lower.into(), target: target.into() });
+        made
+    };
+    // 1. The view.
+    let host = match &files.view {
+        View::Host => true,
+        View::Root(dir) => {
+            list.push(bind(&absolute(dir, "/files/view/root")?, Path::new("/"), false));
+            false
+        }
+        View::RootOverlay(dir) => {
+            list.push(overlay(&absolute(dir, "/files/view/root_overlay")?, Path::new("/")));
+            false
+        }
+    };
+    if host {
+        list.push(bind(Path::new("/"), Path::new("/"), false));
+    }
+    // 2. What every program expects, private.
+    match walls.bound_proc {
+        true => list.push(bind(Path::new("/proc"), Path::new("/proc"), false)),
+        false => list.push(mount("/proc", "proc", &["nosuid", "noexec", "nodev"])),
+    }
+    list.push(mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]));
+    let devpts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    list.push(mount("/dev/pts", "devpts", &devpts));
+    let size = policy.limits.disk.map(|bytes| format!("size={}", bytes.0));
+    let mut private = |target: &str, mode: &str, size: Option<&str>| {
+        let options: Vec<_> = ["nosuid", "nodev", mode].into_iter().chain(size).collect();
+        list.push(mount(target, "tmpfs", &options));
+    };
+    private("/dev/shm", "mode=1777", size.as_deref());
+    let exists = |path: &str| match &files.view {
+        View::Host => Path::new(path).is_dir(),
+        View::Root(dir) | View::RootOverlay(dir) => dir.join(&path[1..]).is_dir(),
+    };
+    for path in ["/tmp", "/var/tmp"].into_iter().filter(|path| exists(path)) {
+        private(path, "mode=1777", size.as_deref());
+    }
+    // Sockets and secrets of the host's services.
+    if host && exists("/run") {
+        private("/run", "mode=755", Some("size=1m"));
+        let resolver = Path::new("/run/systemd/resolve");
+        if policy.network.mode == NetworkMode::Host && resolver.is_dir() {
+            list.push(bind(resolver, resolver, false));
+        }
+    }
+    // 3. What may be written.
+    if host {
+        let usable = cwd != Path::new("/") && !["/proc", "/sys", "/dev"].iter().any(|d| cwd.starts_with(d));
+        match files.workdir {
+            Workdir::Overlay if usable => list.push(overlay(cwd, cwd)),
+            Workdir::Write if usable => list.push(bind(cwd, cwd, true)),
+            Workdir::Temporary => {
+                let options = ["nosuid", "nodev", "mode=700"].into_iter().chain(size.as_deref()).collect::<Vec<_>>();
+                list.push(mount(&cwd.display().to_string(), "tmpfs", &options));
+            }
+            // Below the private directories it would not be there at all.
+            _ if is_covered(cwd) => list.push(bind(cwd, cwd, false)),
+            _ => {}
+        }
+    }
+    for dir in &files.overlay {
+        let dir = absolute(dir, "/files/overlay")?;
+        list.push(overlay(&dir, &dir));
+    }
+    for entry in &files.binds {
+        let source = absolute(&entry.source, "/files/binds")?;
+        list.push(bind(&source, entry.target.as_deref().unwrap_or(&entry.source), entry.write));
+    }
+    for path in &resolved.writable {
+        list.push(bind(path, path, true));
+    }
+    // A directory that is a mount can't be renamed, to be made anew without what is protected in it.
+    for path in &resolved.pinned {
+        list.push(bind(path, path, true));
+    }
+    for path in resolved.readable.iter().filter(|path| is_covered(path)) {
+        list.push(bind(path, path, false));
+    }
+    for socket in &policy.network.allow_unix_sockets {
+        let path = absolute(socket, "/network/allow_unix_sockets")?;
+        list.push(bind(&path, &path, true));
+    }
+    if walls.single_binds {
+        for option in list.iter_mut().filter(|m| m.typ.as_deref() == Some("bind")).flat_map(|m| &mut m.options) {
+            if let Some(plain) = option.strip_prefix('r').filter(|rest| ["ro", "nosuid", "nodev"].contains(rest)) {
+                *option = plain.to_owned();
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// The mount points of the host that can be written and are seen in the view (proc_pid_mountinfo(5)).
+fn writable_mounts(resolved: &Resolved) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let point = |line: &str| {
+        let mut fields = line.split(' ').skip(4);
+        let (path, options) = (fields.next()?, fields.next()?);
+        let path = path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        (options.split(',').any(|o| o == "rw")).then(|| PathBuf::from(path))
+    };
+    let private = |path: &Path| is_covered(path) || ["/proc", "/dev"].iter().any(|dir| path.starts_with(dir));
+    let meant = |path: &PathBuf| resolved.writable.iter().any(|open| path.starts_with(open));
+    table.lines().filter_map(point).filter(|p| p != Path::new("/") && !private(p) && !meant(p)).collect()
+}
+
+/// Whether a path of the host is below a directory that is private in the view.
+fn is_covered(path: &Path) -> bool {
+    ["/tmp", "/var/tmp", "/run", "/dev/shm"].iter().any(|dir| path.starts_with(dir))
+}
+
+fn process(policy: &Policy, command: &[String], cwd: &Path, (uid, gid): (u32, u32), walls: Walls) -> Process {
+    let wanted = &policy.process;
+    let mut env: BTreeMap<String, String> = if wanted.clear_env { BTreeMap::new() } else { std::env::vars().collect() };
+    wanted.unset_env.iter().for_each(|name| drop(env.remove(name)));
+    if policy.network.mode == NetworkMode::Domains {
+        env.extend(super::net::environment(Some(HTTP_PORT), Some(SOCKS_PORT)));
+    }
+    env.extend(wanted.env.clone());
+    env.entry("PATH".into()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let limits = &policy.limits;
+    let mut rlimits = Vec::new();
+    let mut limit = |typ, value: Option<u64>| {
+        // Not above what is there already: raising it is not the sandbox's to do.
+        if let Some(value) = value {
+            let hard = crate::sys::sched::get_rlimit(crate::prim::attributes::rlimit_number(typ))
+                .map_or(value, |(_, hard)| hard);
+            let soft = value.min(hard);
+            // At the hard limit the kernel sends SIGKILL, which tells nobody why; a second earlier it is SIGXCPU.
+            let hard = if typ == RlimitType::Cpu { soft.saturating_add(1).min(hard) } else { soft };
+            rlimits.push(Rlimit { typ: Some(typ), soft, hard });
+        }
+    };
+    limit(RlimitType::Core, Some(0));
+    limit(RlimitType::Cpu, limits.cpu_time.map(|t| t.0.as_secs_f64().ceil() as u64));
+    limit(RlimitType::Fsize, limits.file_size.map(|b| b.0));
+    limit(RlimitType::Nofile, limits.open_files);
+    if walls.by_rlimits {
+        limit(RlimitType::Data, limits.memory.map(|b| b.0));
+        limit(RlimitType::Nproc, limits.pids.map(with_init));
+    }
+    Process {
+        terminal: wanted.terminal,
+        user: User { uid, gid, umask: Some(0o022), ..User::default() },
+        args: command.to_vec(),
+        env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cwd: cwd.into(),
+        capabilities: Some(capabilities(policy, uid, walls)),
+        rlimits,
+        no_new_privileges: true,
+        ..Process::default()
+    }
+}
+
+fn linux(
+    policy: &Policy,
+    walls: Walls,
+    (uid, gid): (u32, u32),
+    (own_uid, own_gid): (u32, u32),
+    resolved: &Resolved,
+    id: &str,
+) -> Linux {
+    let confined = walls.mode == Mode::Confined;
+    let in_user = walls.mode == Mode::UserNamespace;
+    let mut kinds = Vec::new();
+    if !confined {
+        use NamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+        kinds.extend([Pid, Mount, Ipc, Uts, Cgroup]);
+        kinds.extend((policy.network.mode != NetworkMode::Host).then_some(Network));
+        kinds.extend(in_user.then_some(User));
+    }
+    let map = |inside, outside| vec![IdMapping { container_id: inside, host_id: outside, size: 1 }];
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+    // The files of /proc are root's, and a sandbox of root's in no user namespace of its own could write them.
+    let (mut masked, mut readonly) = match walls.mode {
+        Mode::Privileged => (
+            paths(&["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/proc/acpi"]),
+            paths(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
+        ),
+        _ => (Vec::new(), Vec::new()),
+    };
+    if !confined {
+        masked.extend(resolved.hidden.iter().cloned());
+        readonly.extend(resolved.protected.iter().cloned());
+        if walls.single_binds && matches!(policy.files.view, View::Host) {
+            readonly.extend(writable_mounts(resolved));
+        }
+    }
+    Linux {
+        namespaces: kinds.into_iter().map(|typ| Namespace { typ: Some(typ), path: None }).collect(),
+        uid_mappings: if in_user { map(uid, own_uid) } else { Vec::new() },
+        gid_mappings: if in_user { map(gid, own_gid) } else { Vec::new() },
+        resources: resources(policy),
+        // Relative: below the caller's own cgroup, whose limits hold for the sandbox, too.
+        cgroups_path: Some(format!("brig-sandbox-{id}")),
+        seccomp: profile::compile(policy),
+        masked_paths: masked,
+        readonly_paths: readonly,
+        ..Linux::default()
+    }
+}
+
+/// None; but where nothing is to stand in the way of a sandbox in the sandbox, root has what it takes to map itself into a
+/// user namespace of its own (user_namespaces(7), since Linux 5.12).
+fn capabilities(policy: &Policy, uid: u32, walls: Walls) -> Capabilities {
+    let open = profile::effective(policy) == Profile::Unrestricted && !policy.files.landlock;
+    let nests = open && walls.mode == Mode::Privileged && uid == 0;
+    let names: Vec<_> = nests.then(|| "CAP_SETFCAP".to_owned()).into_iter().collect();
+    Capabilities { bounding: names.clone(), effective: names.clone(), permitted: names, ..Capabilities::default() }
+}
+
+/// The sandbox's own init is a process, too, and not one of the program's.
+fn with_init(pids: u64) -> u64 {
+    pids.saturating_add(1)
+}
+
+/// The policy's limits as far as cgroups can hold them.
+pub fn resources(policy: &Policy) -> Option<Resources> {
+    let limits = &policy.limits;
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let memory = limits.memory.map(|memory| Memory {
+        limit: Some(signed(memory.0)),
+        swap: limits.swap.map(|swap| signed(memory.0.saturating_add(swap.0))),
+        ..Memory::default()
+    });
+    let quota = limits.cpu_quota.or_else(|| limits.cpu.map(|cpu| ((cpu.0 * 1000.0).round() as u64, 100_000)));
+    let cpu = quota.map(|(quota, period)| Cpu { quota: Some(signed(quota)), period: Some(period), ..Cpu::default() });
+    let pids = limits.pids.map(|pids| Pids { limit: Some(signed(with_init(pids))) });
+    let wanted = Resources { memory, cpu, pids, ..Resources::default() };
+    (wanted != Resources::default()).then_some(wanted)
+}
+
+/// What may be read and what may be written, once more, for Landlock.
+fn rules(policy: &Policy, cwd: &Path, resolved: &Resolved, walls: Walls, notes: &mut Vec<String>) -> Option<Ruleset> {
+    let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).ok();
+    let files = &policy.files;
+    let mut write: Vec<PathBuf> = ["/tmp", "/var/tmp", "/dev"].map(PathBuf::from).into();
+    // Without a procfs of its own nothing in there is the program's alone.
+    if walls.mode != Mode::Confined {
+        write.push("/proc".into());
+        write.extend(["/run", "/dev/shm", "/dev/pts"].map(PathBuf::from));
+    }
+    match (files.workdir, &files.view) {
+        (_, View::RootOverlay(_)) => write.push("/".into()),
+        (Workdir::ReadOnly, _) | (_, View::Root(_)) => {}
+        // Without an overlay it would be for real.
+        (Workdir::Overlay | Workdir::Temporary, _) if walls.mode == Mode::Confined => {}
+        _ => write.push(cwd.into()),
+    }
+    write.extend(files.overlay.iter().filter(|_| walls.mode != Mode::Confined).cloned());
+    write.extend(files.binds.iter().filter(|b| b.write).map(|b| b.target.clone().unwrap_or_else(|| b.source.clone())));
+    write.extend(resolved.writable.iter().cloned());
+    write.extend(policy.network.allow_unix_sockets.iter().cloned());
+    // In mode `confined` nothing else hides what may not be read: rights are given to all that is beside it.
+    let read = match walls.mode {
+        Mode::Confined => files::beside(Path::new("/"), &resolved.hidden),
+        _ => vec!["/".into()],
+    };
+    // Nor keeps anything else what may not be written, and rights to a directory are rights to all that is in it.
+    if walls.mode == Mode::Confined {
+        let kept: Vec<_> = resolved.hidden.iter().chain(&resolved.protected).cloned().collect();
+        for dir in write.iter().filter(|dir| kept.iter().any(|k| k.starts_with(dir))) {
+            notes.push(format!(
+                "{} gets no new files, and some of its directories neither: without mounts, nothing else keeps what is denied in it",
+                dir.display()
+            ));
+        }
+        write = write.iter().flat_map(|dir| files::beside(dir, &kept)).collect();
+    }
+    let strings = |paths: &[PathBuf]| paths.iter().filter_map(|p| c(p)).collect::<Vec<_>>();
+    landlock::compile(&strings(&read), &strings(&write), policy.network.mode != NetworkMode::Host)
+}
