@@ -15,6 +15,7 @@ mod plan;
 mod ps;
 mod resume;
 mod run;
+mod sandbox;
 mod spec;
 mod start;
 mod state;
@@ -89,6 +90,8 @@ enum Command {
     Ps(ps::Ps),
     Resume(resume::Resume),
     Run(run::Run),
+    /// Run a program without a bundle: limits, files, network and system calls by policy, and a report of what it did
+    Sandbox(Lazy<sandbox::Sandbox>),
     Spec(spec::Spec),
     Start(start::Start),
     State(state::State),
@@ -112,6 +115,7 @@ impl Command {
             Command::Ps(_) => "ps",
             Command::Resume(_) => "resume",
             Command::Run(_) => "run",
+            Command::Sandbox(_) => "sandbox",
             Command::Spec(_) => "spec",
             Command::Start(_) => "start",
             Command::State(_) => "state",
@@ -135,7 +139,12 @@ impl Command {
             Command::Start(c) => &c.id,
             Command::State(c) => &c.id,
             Command::Update(c) => &c.id,
-            Command::Check(_) | Command::Features(_) | Command::List(_) | Command::Plan(_) | Command::Spec(_) => "",
+            Command::Check(_)
+            | Command::Features(_)
+            | Command::List(_)
+            | Command::Plan(_)
+            | Command::Sandbox(_)
+            | Command::Spec(_) => "",
         }
     }
 
@@ -155,11 +164,34 @@ impl Command {
             Command::Ps(c) => c.run(context).map(|()| 0),
             Command::Resume(c) => c.run(context).map(|()| 0),
             Command::Run(c) => c.run(context),
+            Command::Sandbox(c) => c.0.run(context),
             Command::Spec(c) => c.run().map(|()| 0),
             Command::Start(c) => c.run(context).map(|()| 0),
             Command::State(c) => c.run(context).map(|()| 0),
             Command::Update(c) => c.run(context).map(|()| 0),
         }
+    }
+}
+
+/// A subcommand whose many flags are defined only when it is the one that is called: the others do not pay for them.
+#[derive(Debug)]
+struct Lazy<T>(Box<T>);
+
+impl<T: clap::FromArgMatches> clap::FromArgMatches for Lazy<T> {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(|parsed| Lazy(Box::new(parsed)))
+    }
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl<T: Args> Args for Lazy<T> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(T::augment_args)
+    }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command.defer(T::augment_args_for_update)
     }
 }
 
@@ -206,7 +238,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::from(error.use_stderr()));
+            return ExitCode::from(if error.use_stderr() { failed(meant().as_deref()) } else { 0 });
         }
     };
     let Some(command) = command else {
@@ -217,7 +249,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let (name, id) = (command.name(), command.id().to_owned());
-    let failed = if name == "exec" { 255 } else { 1 };
+    let failed = failed(Some(name));
     let log = match log::Log::open(&global) {
         Ok(log) => log,
         Err(error) => {
@@ -233,9 +265,28 @@ pub fn main() -> ExitCode {
             let place = if shown.is_empty() { name.to_owned() } else { format!("{name} {shown}") };
             log.write(log::Level::Error, &format!("{place}: {error}"));
             eprintln!("brig: {place}: {error}");
-            ExitCode::from(failed)
+            // As a shell has it.
+            ExitCode::from(match error.kind() {
+                Kind::ProgramNotFound if name == "sandbox" => 127,
+                Kind::ProgramDenied if name == "sandbox" => 126,
+                _ => failed,
+            })
         }
     }
+}
+
+/// The exit status of a command's own failure.
+fn failed(command: Option<&str>) -> u8 {
+    match command {
+        Some("exec") => 255,
+        Some("sandbox") => sandbox::Sandbox::FAILED,
+        _ => 1,
+    }
+}
+
+/// The command that a command line with a mistake in it is for, as far as that can be told.
+fn meant() -> Option<String> {
+    Cli::command().ignore_errors(true).try_get_matches().ok()?.subcommand_name().map(str::to_owned)
 }
 
 fn context(global: &Global, log: log::Log) -> Context {
