@@ -6,6 +6,7 @@
 mod bundles;
 mod engines;
 mod payload;
+mod sandbox;
 mod support;
 
 /// A file per feature, each with its list of tests.
@@ -54,10 +55,18 @@ features![
     resctrl,
     systemd,
     filtered,
+    library,
+    restrict,
+    pool,
 ];
+
+/// Sandboxes are made by this program itself, too: their children may not allocate between clone and exec.
+#[cfg(debug_assertions)]
+#[global_allocator]
+static GUARD: brig::commands::Guarded = brig::commands::Guarded;
 
 fn main() -> std::process::ExitCode {
     payload::run_if_called();
     let dynamic = [bundles::tests(), filtered::tests(&cases())].into_iter().flatten().collect();
-    support::suite::run(&[cases(), engines::cases()].concat(), dynamic)
+    support::suite::run(&[cases(), sandbox::cases(), engines::cases()].concat(), dynamic)
 }

@@ -32,6 +32,7 @@ pub fn act(verb: &str, arg: &str, said: &mut Said) -> Option<Value> {
             Value::Null
         }
         "sleep" => wait(said),
+        "library" => crate::library::in_a_process_of_its_own(arg),
         "trap" => trap(said),
         "stubborn" => stubborn(said),
         "resized" => resized(said),

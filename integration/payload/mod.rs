@@ -8,6 +8,7 @@
 mod acts;
 pub mod filter;
 pub mod mountinfo;
+mod net;
 mod tty;
 mod views;
 
@@ -23,7 +24,8 @@ pub fn run_if_called() {
         let mut said = Said::default();
         for word in &words {
             let (verb, arg) = word.split_once('=').unwrap_or((word, ""));
-            let result = views::view(verb, arg).or_else(|| acts::act(verb, arg, &mut said));
+            let result =
+                views::view(verb, arg).or_else(|| net::talk(verb, arg)).or_else(|| acts::act(verb, arg, &mut said));
             match result {
                 Some(value) => said.add(word, value),
                 None => said.add(word, json!({"error": "no such verb"})),

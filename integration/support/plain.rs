@@ -112,6 +112,11 @@ pub(super) fn skip_what_is_roots(name: &str) {
     if let Some((reason, _)) = ROOT.iter().find(|(_, tests)| tests.iter().any(roots)) {
         suite::skip(format!("needs root: {reason}"));
     }
+    // A sandbox makes do with the user's own IDs.
+    let in_a_container = name == "restrict::d_in_a_brig_container";
+    if !in_a_container && ["sandbox::", "restrict::", "library::", "pool::"].iter().any(|file| name.starts_with(file)) {
+        return;
+    }
     if range("/etc/subuid").is_none() || range("/etc/subgid").is_none() {
         suite::skip("this user has no ID ranges in /etc/subuid and /etc/subgid");
     }

@@ -1,0 +1,234 @@
+//! Files: hidden, protected, opened.
+
+use super::*;
+
+pub(super) fn d_deny_read_path_and_glob(t: &Test) {
+    let p = Place::new(t);
+    for name in ["secret.txt", "keys/a.pem", "keys/b.pem", "dir/inner", "home/.ssh/id", "home/.netrc"] {
+        p.file(name, "HIDDEN");
+    }
+    p.file("keys/c.txt", "seen");
+    std::os::unix::fs::symlink("secret.txt", p.dir.join("link")).unwrap();
+    let before = p.tree();
+    let flags = ["--deny-read", "secret.txt", "--deny-read", "keys/*.pem", "--deny-read", "dir"];
+    let script = "cat secret.txt link ./keys/../secret.txt /proc/self/cwd/secret.txt keys/a.pem keys/b.pem
+        cat dir/inner; ls -A dir; cat home/.ssh/id home/.netrc; cat keys/c.txt; true";
+    for more in [&["-w"][..], &["--ro"], &[]] {
+        let out = p.sh(&[&flags, more].concat(), script).ok();
+        assert_eq!(out.stdout.trim(), "seen", "{more:?}: {}", out.stderr);
+        // Nor can it be had by putting it elsewhere, or be taken away.
+        let out = p.sh(
+            &[&flags, more].concat(),
+            "mv secret.txt x; mv keys/a.pem y; ln secret.txt z; rm -rf secret.txt dir; rmdir dir; umount secret.txt
+            echo new >secret.txt; echo new >keys/a.pem; touch dir/new; cat x y z secret.txt",
+        );
+        assert!(!out.stdout.contains("HIDDEN"), "{more:?}: {}", out.stdout);
+        assert_eq!(p.tree(), before, "{more:?}: {}", out.stderr);
+    }
+    // Keys are opened by name; what is not there is told, and what can't be meant.
+    let open = [".ssh", ".netrc"].map(|name| p.path(&format!("home/{name}")));
+    let out = p.sh(&["--allow-read", &open[0], "--allow-read", &open[1]], "cat home/.ssh/id home/.netrc").ok();
+    assert_eq!(out.stdout, "HIDDENHIDDEN");
+    let report = p.report(&["--deny-read", "*.none"], &["syscall=getppid"]);
+    assert!(report["notes"].to_string().contains("*.none matches nothing"), "{}", report["notes"]);
+    p.sh(&["--deny-read", "a["], "true").code(125).fails(&["deny_read", "a["]);
+}
+
+pub(super) fn d_deny_write(t: &Test) {
+    let p = Place::new(t);
+    for name in ["locked", "a.lock", "b.lock", "sub/inner"] {
+        p.file(name, "mine");
+    }
+    let before = p.tree();
+    let flags = ["-w", "--deny-write", "locked", "--deny-write", "*.lock", "--deny-write", "sub"];
+    for name in ["locked", "a.lock", "b.lock", "sub/inner", "sub/new", "sub"] {
+        let script = format!(
+            "f={name}; echo x >$f; echo x >>$f; true >$f; mv $f other; rm -rf $f; mkdir $f; chmod 777 $f; touch $f
+            ln -f payload $f; ln -sfn payload $f; mkdir -p $f/deep; mv payload $f; mount -o remount,rw,bind $f; umount $f; rm -rf other"
+        );
+        let out = p.sh(&flags, &script).ok();
+        assert_eq!(p.tree(), before, "{name}: {}", out.stderr);
+        assert!(out.stderr.contains("Read-only") || out.stderr.contains("busy"), "{name}: {}", out.stderr);
+    }
+    // A link that is named is neither written through nor replaced.
+    std::os::unix::fs::symlink("free", p.dir.join("link")).unwrap();
+    p.file("free", "mine");
+    let before = p.tree();
+    let script = "echo x >link; mv link other; rm -f link; ln -sfn payload link; echo x >free; true";
+    let out = p.sh(&["-w", "--deny-write", "link"], script).ok();
+    assert_eq!(p.tree(), before, "{}", out.stderr);
+    // It is read as before, and all else is written.
+    assert_eq!(p.sh(&flags, "cat locked a.lock sub/inner; echo y >free").ok().stdout, "mineminemine");
+    assert_eq!(p.host("free").as_deref(), Some("y\n"));
+}
+
+pub(super) fn d_allow_write(t: &Test) {
+    let p = Place::new(t);
+    let out = t.dir().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(t.dir().join("one"), "old").unwrap();
+    let (dir, one) = (out.display().to_string(), t.dir().join("one").display().to_string());
+    let before = p.tree();
+    let script = format!("echo made >{dir}/a; mkdir {dir}/d; echo new >{one}; touch {one}2; echo x >here; true");
+    let run = p.sh(&["--ro", "--allow-write", &dir, "--allow-write", &one], &script).ok();
+    assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "made\n", "{}", run.stderr);
+    assert_eq!(fs::read_to_string(&one).unwrap(), "new\n");
+    assert!(out.join("d").is_dir() && !t.dir().join("one2").exists());
+    assert_eq!(p.tree(), before);
+    // A denial within what is allowed holds; a place that is not there is refused before anything runs.
+    let denied = format!("{dir}/a");
+    p.sh(&["--allow-write", &dir, "--deny-write", &denied], &format!("echo x >{denied}")).fails(&[]);
+    assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "made\n");
+    p.sh(&["--allow-write", "/nowhere/at/all"], "true").code(125).fails(&["allow_write", "make it first"]);
+}
+
+pub(super) fn d_writes_denied_by_default(t: &Test) {
+    let p = Place::new(t);
+    p.file("mine", "mine");
+    let before = p.tree();
+    let place = p.path("");
+    // Opened to append, with nothing to append: harmless, should it work.
+    let script = "for f in /etc/x /usr/x /var/x /opt/x /x /sys/x /proc/sys/kernel/core_pattern /proc/sysrq-trigger \
+            /sys/power/state /etc/passwd /etc/hosts; do true >>$f && echo \"written: $f\"; done 2>/dev/null
+        mkdir /etc/y /usr/y 2>/dev/null && echo made; rm -f /etc/hostname 2>/dev/null; test -e /etc/hostname || echo removed
+        mount -t tmpfs none /mnt 2>/dev/null && echo mounted; mount -o remount,rw / 2>/dev/null && echo remounted; true";
+    for flags in [&[][..], &["--ro"], &["-w"], &["--profile", "unrestricted"]] {
+        let out = p.sh(flags, script).ok();
+        assert_eq!(out.stdout, if Path::new("/etc/hostname").exists() { "" } else { "removed\n" }, "{flags:?}");
+    }
+    // The working directory is a copy: changed inside, as before outside.
+    let script = format!("echo x >mine; mkdir new; rm -r home; cat mine; ls -A {place} | grep -c home; true");
+    assert_eq!(p.sh(&[], &script).ok().stdout, "x\n0\n");
+    assert_eq!(p.tree(), before);
+    assert!(p.sh(&["--ro"], "echo x >mine").fails(&[]).stderr.contains("Read-only"));
+    // What is private is nobody's afterwards.
+    let name = format!("brig-{}", t.id());
+    p.sh(&[], &format!("echo x >/tmp/{name}; echo x >/var/tmp/{name}; echo x >/dev/shm/{name}")).ok();
+    assert!(["/tmp", "/var/tmp", "/dev/shm"].iter().all(|dir| !Path::new(dir).join(&name).exists()));
+    assert_eq!(p.tree(), before);
+}
+
+/// Every name of the list: files, and directories with the file in them that is written.
+const FILES: [&str; 13] = [
+    ".gitconfig",
+    ".bashrc",
+    ".bash_profile",
+    ".profile",
+    ".zshrc",
+    ".zprofile",
+    ".zshenv",
+    ".zlogin",
+    ".npmrc",
+    ".yarnrc",
+    ".yarnrc.yml",
+    ".mcp.json",
+    ".mcp-settings.json",
+];
+const DIRECTORIES: [(&str, &str); 4] =
+    [(".vscode", "tasks.json"), (".idea", "x.xml"), (".git/hooks", "pre-commit"), (".claude/commands", "x.md")];
+
+/// Tries everything that could change what this path leads to.
+fn attack(path: &str) -> String {
+    let (parent, inner) = (Path::new(path).parent().unwrap().display().to_string(), Path::new(path).file_name().unwrap());
+    let mut script = format!(
+        "f={path}; echo evil >$f; echo evil >>$f; mv $f other; rm -rf $f; mkdir -p $f; echo evil >$f; ln -sf payload $f
+        echo evil >tmpfile; mv tmpfile $f; mv -T tmpfile $f; rm -f tmpfile; ln payload $f; umount $f; chmod 777 $f;"
+    );
+    if !parent.is_empty() {
+        let inner = inner.display();
+        script += &format!("mv {parent} other; mkdir -p {parent}; echo evil >{parent}/{inner}; rm -rf {parent} other;");
+    }
+    script + "true"
+}
+
+pub(super) fn d_protected_files(t: &Test) {
+    let p = Place::new(t);
+    // Those that are there.
+    let mut names: Vec<String> = FILES.iter().map(ToString::to_string).collect();
+    names.extend(DIRECTORIES.iter().map(|(dir, file)| format!("{dir}/{file}")));
+    names.push(".git/config".into());
+    for name in names.iter().map(|name| format!("there/{name}")) {
+        p.file(&name, "mine");
+    }
+    fs::create_dir(p.dir.join("bare")).unwrap();
+    let there = p.path("there");
+    let before = p.tree();
+    for name in names.iter().cloned().chain(DIRECTORIES.iter().map(|(dir, _)| (*dir).to_owned())) {
+        let flags = ["-w", "--allow-write", &there, "--cwd", &there];
+        let out = p.sh(&flags, &attack(&name)).ok();
+        assert_eq!(p.tree(), before, "{name}: {}", out.stderr);
+    }
+    // Those that are not: they can't be made, and nothing is left of what keeps them from it.
+    let bare = p.path("bare");
+    fs::create_dir(p.dir.join("bare/.git")).unwrap();
+    let before = p.tree();
+    for name in names.iter().cloned().chain(DIRECTORIES.iter().map(|(dir, _)| (*dir).to_owned())) {
+        let out = p.sh(&["-w", "--cwd", &bare], &attack(&name)).ok();
+        assert_eq!(p.tree(), before, "{name}: {}", out.stderr);
+    }
+    fs::remove_dir(p.dir.join("bare/.git")).unwrap();
+    let before = p.tree();
+    for name in [".git/hooks/pre-commit", ".git/config"] {
+        let out = p.sh(&["-w", "--cwd", &bare], &attack(name)).ok();
+        assert_eq!(p.tree(), before, "{name}: {}", out.stderr);
+    }
+    // What a program makes in there besides is its own, and stays.
+    p.sh(&["-w", "--cwd", &bare], &attack(".git")).ok();
+    assert!(!p.dir.join("bare/.git/hooks").exists() && !p.dir.join("bare/.git/config").exists());
+    let _ = fs::remove_dir_all(p.dir.join("bare/.git"));
+    assert_eq!(p.tree(), before);
+    // All else in such directories is written, and .git/config when it may be.
+    p.sh(&["-w", "--cwd", &there], "echo x >.git/index && echo x >.claude/notes && mv .git/index .git/index2").ok();
+    assert_eq!(p.host("there/.git/index2").as_deref(), Some("x\n"));
+    p.sh(&["-w", "--cwd", &there], "echo x >.git/config").fails(&[]);
+    let open = ["-w", "--cwd", &there, "--allow-git-config"];
+    p.sh(&open, "echo x >.git/config.lock && mv .git/config.lock .git/config").ok();
+    assert_eq!(p.host("there/.git/config").as_deref(), Some("x\n"));
+    p.sh(&open, "echo evil >.git/hooks/pre-commit").fails(&[]);
+    // A symlink with such a name leads where it led, and what it leads to is as it was.
+    let links = p.path("links");
+    p.file("links/dot", "mine");
+    for (link, to) in [(".bashrc", "dot"), (".npmrc", "nowhere"), (".vscode", "../bare"), (".git/hooks", "../dot")] {
+        fs::create_dir_all(p.dir.join("links/.git")).unwrap();
+        std::os::unix::fs::symlink(to, p.dir.join("links").join(link)).unwrap();
+    }
+    let before = p.tree();
+    for name in ["dot", ".bashrc", ".npmrc", ".vscode", ".git/hooks"] {
+        let out = p.sh(&["-w", "--cwd", &links], &attack(name)).ok();
+        assert_eq!(p.tree(), before, "{name}: {}", out.stderr);
+    }
+    assert_eq!(p.sh(&["-w", "--cwd", &links], "cat .bashrc").ok().stdout, "mine");
+    // And everything when nothing is to be protected.
+    p.sh(&["-w", "--cwd", &bare, "--no-protect"], "echo x >.bashrc && mkdir -p .git/hooks && echo x >.git/hooks/x").ok();
+    assert_eq!(p.host("bare/.bashrc").as_deref(), Some("x\n"));
+}
+
+pub(super) fn d_protected_files_when_committed(t: &Test) {
+    let p = Place::new(t);
+    p.file(".bashrc", "mine");
+    p.file(".git/hooks/pre-commit", "mine");
+    let script = "echo evil >.bashrc; echo evil >.git/hooks/pre-commit; echo evil >.npmrc; mkdir .vscode; echo good >new";
+    let out = p.sh(&["--commit"], script);
+    for name in [".bashrc", ".git/hooks/pre-commit"] {
+        assert_eq!(p.host(name).as_deref(), Some("mine"), "{name}: {}", out.stderr);
+    }
+    assert!(p.host(".npmrc").is_none() && !p.dir.join(".vscode").exists(), "{}", out.stderr);
+    assert_eq!(p.host("new").as_deref(), Some("good\n"), "{}", out.stderr);
+    // What is thrown away may be anything.
+    p.sh(&[], "echo x >.bashrc && mkdir .vscode").ok();
+    assert_eq!(p.host(".bashrc").as_deref(), Some("mine"));
+}
+
+pub(super) fn d_search_depth(t: &Test) {
+    let p = Place::new(t);
+    for dir in ["a", "a/b", "a/b/c", "a/b/c/d"] {
+        p.file(&format!("{dir}/.bashrc"), "mine");
+    }
+    let script = "for d in a a/b a/b/c a/b/c/d; do echo x >$d/.bashrc; done 2>/dev/null; cat a/.bashrc a/b/.bashrc \
+        a/b/c/.bashrc a/b/c/d/.bashrc";
+    for (flags, changed) in [(&["--protect-depth", "4"][..], 0), (&[], 1), (&["--protect-depth", "1"], 3)] {
+        let out = p.sh(&[&["-w"], flags].concat(), script).ok();
+        assert_eq!(out.stdout.matches('x').count(), changed, "{flags:?}: {}", out.stdout);
+    }
+    assert_eq!(p.host("a/.bashrc").as_deref(), Some("mine"));
+}
