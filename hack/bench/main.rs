@@ -10,6 +10,7 @@ mod meter;
 mod peers;
 mod probes;
 mod report;
+mod sandbox;
 mod sys;
 mod trace;
 
@@ -105,7 +106,11 @@ impl Bench {
         let wanted = |probe: &Probe| probe.rows().iter().any(|row| row.key.contains(&options.only));
         let plain: Vec<Probe> = probes::all().into_iter().filter(wanted).collect();
         let idle: Vec<Probe> = probes::spaced().into_iter().filter(wanted).collect();
-        ensure!(!plain.is_empty() || !idle.is_empty(), "no row's key contains {:?}", options.only);
+        ensure!(
+            !plain.is_empty() || !idle.is_empty() || options.only == "sandbox",
+            "no row's key contains {:?}",
+            options.only
+        );
         let mut table = self.race(&plain, rounds)?;
         if plain.is_empty() {
             // nothing to count
@@ -121,6 +126,12 @@ impl Bench {
         let meter_kib = self.meter.peak_kib()?;
         let setting = Setting { rounds, spaced, meter_kib, without_v2: self.lab.without_v2 };
         print!("{}", report::markdown(&table, &self.peers, &setting));
+        if let Some(brig) = self.peers.iter().find(|peer| peer.name == "brig")
+            && "sandbox".contains(&options.only)
+        {
+            let path = brig.path.clone();
+            print!("{}", sandbox::race(&mut self.meter, &path, rounds)?);
+        }
         let json = serde_json::to_string(&report::json(&table, &self.peers, &setting))?;
         std::fs::write(&options.json, json).with_context(|| format!("write {}", options.json.display()))?;
         eprintln!("bench: every sample is in {}", options.json.display());
