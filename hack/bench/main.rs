@@ -130,7 +130,7 @@ impl Bench {
             && "sandbox".contains(&options.only)
         {
             let path = brig.path.clone();
-            print!("{}", sandbox::race(&mut self.meter, &path, rounds)?);
+            print!("{}", sandbox::race(&mut self.meter, &self.lab, &path, rounds)?);
         }
         let json = serde_json::to_string(&report::json(&table, &self.peers, &setting))?;
         std::fs::write(&options.json, json).with_context(|| format!("write {}", options.json.display()))?;
