@@ -5,6 +5,7 @@ use crate::rootless;
 use crate::support::{Test, Value, cases, json, os, suite};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 cases![
@@ -158,6 +159,10 @@ fn a_env_inherited_overridden_clean(t: &Test) {
     assert_eq!(env(&[]), ["OWN=own", "SECRET=s"]);
     assert_eq!(env(&["-e", "OWN=other", "--env", "MORE=a=b"]), ["MORE=a=b", "OWN=other", "SECRET=s"]);
     assert_eq!(env(&["--unset-env", "SECRET"]), ["OWN=own"]);
+    // JSON has no place for what is no UTF-8: it is left out.
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let ran = run_with(t, &[], &["env"], |call| call.env("ODD", odd)).exited(0);
+    assert!(!ran.stdout().contains("ODD"), "{}", ran.stdout());
     assert_eq!(env(&["--clear-env"]), [""; 0]);
     assert_eq!(env(&["--clear-env", "-e", "SECRET"]), ["SECRET=s"]);
 }

@@ -296,9 +296,15 @@ fn is_covered(path: &Path) -> bool {
     ["/tmp", "/var/tmp", "/run", "/dev/shm"].iter().any(|dir| path.starts_with(dir))
 }
 
+/// The caller's environment, but for what is no UTF-8: JSON can't carry it.
+fn inherited() -> BTreeMap<String, String> {
+    let text = |word: std::ffi::OsString| word.into_string().ok();
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+}
+
 fn process(policy: &Policy, command: &[String], cwd: &Path, (uid, gid): (u32, u32), walls: Walls) -> Process {
     let wanted = &policy.process;
-    let mut env: BTreeMap<String, String> = if wanted.clear_env { BTreeMap::new() } else { std::env::vars().collect() };
+    let mut env: BTreeMap<String, String> = if wanted.clear_env { BTreeMap::new() } else { inherited() };
     wanted.unset_env.iter().for_each(|name| drop(env.remove(name)));
     if policy.network.mode == NetworkMode::Domains {
         env.extend(super::net::environment(Some(HTTP_PORT), Some(SOCKS_PORT)));
