@@ -24,6 +24,15 @@ use std::os::unix::ffi::OsStrExt;
 /// The most changes that a report lists.
 pub const LISTED: usize = 100_000;
 
+/// Where the overlay's mount kept its marks. The others are any program's to set, and mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// In `trusted.` attributes, which take CAP_SYS_ADMIN.
+    Trusted,
+    /// In `user.` attributes (`userxattr`), which the overlay lets nobody set.
+    User,
+}
+
 /// What was changed, by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -39,8 +48,8 @@ pub struct Changes {
 /// # Errors
 /// A directory that can't be read, a mount point in the lower tree that the layer has files for, a layer made with
 /// `redirect_dir` or `metacopy`, whose files are not where their names say.
-pub fn changes(upper: BorrowedFd, lower: BorrowedFd, seen_as: &str, limit: usize) -> Result<Changes> {
-    let (mut items, truncated) = Walk { upper, lower, limit, items: Vec::new() }.run()?;
+pub fn changes(upper: BorrowedFd, lower: BorrowedFd, marks: Marks, seen_as: &str, limit: usize) -> Result<Changes> {
+    let (mut items, truncated) = Walk { upper, lower, marks, limit, items: Vec::new() }.run()?;
     items.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Changes { list: items.iter().map(|item| item.told(seen_as)).collect(), truncated })
 }
@@ -80,6 +89,7 @@ struct Pending {
 struct Walk<'a> {
     upper: BorrowedFd<'a>,
     lower: BorrowedFd<'a>,
+    marks: Marks,
     limit: usize,
     items: Vec<Item>,
 }
@@ -88,7 +98,7 @@ impl Walk<'_> {
     /// All changes, in no order, and whether there are more than the limit. Directories wait in a list rather than on the stack,
     /// and are opened by their paths: a program may nest them as deep as it likes.
     fn run(mut self) -> Result<(Vec<Item>, bool)> {
-        let hidden = is_opaque(self.upper, c".")?;
+        let hidden = is_opaque(self.upper, c".", self.marks)?;
         let mut pending = vec![Pending { path: CString::default(), below: true, hidden }];
         while let Some(directory) = pending.pop() {
             self.directory(&directory, &mut pending)?;
@@ -139,15 +149,15 @@ impl Walk<'_> {
         parent: &Pending,
         pending: &mut Vec<Pending>,
     ) -> Result<()> {
-        if is_whiteout(upper, name, &new)? {
+        if is_whiteout(upper, name, &new, self.marks)? {
             if old.is_some() {
                 self.items.push(Item { path, kind: ChangeKind::Deleted, upper: new, lower: old, opaque: false });
             }
             return Ok(());
         }
-        refuse_indirect(upper, name, &path)?;
+        refuse_indirect(upper, name, &path, self.marks)?;
         let is_dir = path::kind(&new) == SFlag::S_IFDIR;
-        let opaque = is_dir && (parent.hidden || is_opaque(upper, name)?);
+        let opaque = is_dir && (parent.hidden || is_opaque(upper, name, self.marks)?);
         if is_dir {
             let below = old.is_some_and(|old| path::kind(&old) == SFlag::S_IFDIR);
             pending.push(Pending { path: path.clone(), below, hidden: opaque });
@@ -214,37 +224,37 @@ fn by_fd(dir: BorrowedFd, name: &CStr) -> std::path::PathBuf {
     std::path::Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(OsStr::from_bytes(name.to_bytes()))
 }
 
-/// One of overlayfs' marks on a file, as a mount has it (`trusted.`) or one with `userxattr` (`user.`).
-fn mark(dir: BorrowedFd, name: &CStr, which: &str) -> Result<Option<Vec<u8>>> {
-    for space in ["trusted", "user"] {
-        match xattr::get(by_fd(dir, name), format!("{space}.overlay.{which}")) {
-            Ok(None) => {}
-            Ok(found) => return Ok(found),
-            // A filesystem without such attributes, a kind of file that can't have them, or one that its owner made unreadable.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM | libc::EACCES)) => {}
-            Err(e) => return Err(e).during(|| told("read the overlay's marks of", name)),
-        }
+/// One of overlayfs' marks on a file.
+fn mark(dir: BorrowedFd, name: &CStr, which: &str, marks: Marks) -> Result<Option<Vec<u8>>> {
+    let space = match marks {
+        Marks::Trusted => "trusted",
+        Marks::User => "user",
+    };
+    match xattr::get(by_fd(dir, name), format!("{space}.overlay.{which}")) {
+        Ok(found) => Ok(found),
+        // A filesystem without such attributes, a kind of file that can't have them, or one that its owner made unreadable.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM | libc::EACCES)) => Ok(None),
+        Err(e) => Err(e).during(|| told("read the overlay's marks of", name)),
     }
-    Ok(None)
 }
 
-fn is_opaque(dir: BorrowedFd, name: &CStr) -> Result<bool> {
-    Ok(mark(dir, name, "opaque")?.as_deref() == Some(b"y"))
+fn is_opaque(dir: BorrowedFd, name: &CStr, marks: Marks) -> Result<bool> {
+    Ok(mark(dir, name, "opaque", marks)?.as_deref() == Some(b"y"))
 }
 
 /// A character device 0:0, or an empty file that is marked so.
-fn is_whiteout(dir: BorrowedFd, name: &CStr, stat: &FileStat) -> Result<bool> {
+fn is_whiteout(dir: BorrowedFd, name: &CStr, stat: &FileStat, marks: Marks) -> Result<bool> {
     match path::kind(stat) {
         SFlag::S_IFCHR => Ok(stat.st_rdev == 0),
-        SFlag::S_IFREG if stat.st_size == 0 => Ok(mark(dir, name, "whiteout")?.is_some()),
+        SFlag::S_IFREG if stat.st_size == 0 => Ok(mark(dir, name, "whiteout", marks)?.is_some()),
         _ => Ok(false),
     }
 }
 
 /// Refuses what is not where its name says: its contents would be taken for empty.
-fn refuse_indirect(dir: BorrowedFd, name: &CStr, path: &CStr) -> Result<()> {
+fn refuse_indirect(dir: BorrowedFd, name: &CStr, path: &CStr, marks: Marks) -> Result<()> {
     for (which, option) in [("redirect", "redirect_dir"), ("metacopy", "metacopy")] {
-        if mark(dir, name, which)?.is_some() {
+        if mark(dir, name, which, marks)?.is_some() {
             let what = told("the layer was made with an overlay feature that is not understood at", path);
             return Err(Error::invalid(what).hint(format!("mount the overlay with {option}=off")));
         }

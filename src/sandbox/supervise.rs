@@ -361,7 +361,7 @@ fn attend(
     report.violations.retain(|violation| !start::ignored(&job.policy, violation));
     if let Some(layer) = layer.filter(|_| job.list_changes || job.commit) {
         let commit = job.commit && report.status == 0;
-        match changes(&layer, &compiled.overlays, commit) {
+        match changes(&layer, &compiled.overlays, live.mode, commit) {
             Ok(found) => report.changes = found,
             Err(error) => notes.push(format!("the writable layer: {error}")),
         }
@@ -396,8 +396,9 @@ fn told(live: &mut Live, job: &Job, attendant: &mut dyn Attendant) {
 }
 
 /// What was changed, by overlay; with `commit` it is changed for real, too.
-fn changes(layer: &OwnedFd, overlays: &[Overlay], commit: bool) -> Result<Vec<super::report::Change>> {
+fn changes(layer: &OwnedFd, overlays: &[Overlay], mode: Mode, commit: bool) -> Result<Vec<super::report::Change>> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let marks = if mode == Mode::UserNamespace { diff::Marks::User } else { diff::Marks::Trusted };
     let mut all = Vec::new();
     for overlay in overlays {
         let c = |text: Vec<u8>| CString::new(text).map_err(|_| Error::invalid("a path holds a NUL byte"));
@@ -407,9 +408,9 @@ fn changes(layer: &OwnedFd, overlays: &[Overlay], commit: bool) -> Result<Vec<su
         let lower = files::open(None, &lower, directory).during(|| format!("open {}", overlay.lower.display()))?;
         let seen_as = overlay.target.to_string_lossy();
         if commit {
-            all.extend(diff::commit(upper.as_fd(), lower.as_fd(), &seen_as)?);
+            all.extend(diff::commit(upper.as_fd(), lower.as_fd(), marks, &seen_as)?);
         } else {
-            all.extend(diff::changes(upper.as_fd(), lower.as_fd(), &seen_as, CHANGES_MAX)?.list);
+            all.extend(diff::changes(upper.as_fd(), lower.as_fd(), marks, &seen_as, CHANGES_MAX)?.list);
         }
     }
     Ok(all)

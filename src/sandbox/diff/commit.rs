@@ -1,6 +1,6 @@
 //! Makes a writable layer's changes for real.
 
-use super::{Item, Walk, by_fd, join, names, open_dir, open_file, stat, told};
+use super::{Item, Marks, Walk, by_fd, join, names, open_dir, open_file, stat, told};
 use crate::error::{Context, Error, Result};
 use crate::sandbox::report::{Change, ChangeKind};
 use crate::sys::path::kind;
@@ -25,8 +25,8 @@ use std::os::unix::ffi::OsStrExt;
 /// # Errors
 /// Before anything is changed: as for [`super::changes`]; devices; a path that was changed in the lower tree after the program
 /// changed it, or is a directory there and no longer one in the layer, or the other way round. Later, what the kernel refuses.
-pub fn commit(upper: BorrowedFd, lower: BorrowedFd, seen_as: &str) -> Result<Vec<Change>> {
-    let (mut items, _) = Walk { upper, lower, limit: usize::MAX, items: Vec::new() }.run()?;
+pub fn commit(upper: BorrowedFd, lower: BorrowedFd, marks: Marks, seen_as: &str) -> Result<Vec<Change>> {
+    let (mut items, _) = Walk { upper, lower, marks, limit: usize::MAX, items: Vec::new() }.run()?;
     items.sort_by(|a, b| a.path.cmp(&b.path));
     items.iter().try_for_each(refuse)?;
     let tree = Trees { upper, lower };

@@ -28,6 +28,11 @@ impl Layer {
     }
 
     /// Marks a file as overlayfs does with `userxattr`; false, said aloud, where the filesystem has no such attributes.
+    /// Marks are made by hand in the writing that takes no privilege; a real overlay of root's makes the other.
+    fn marks(&self) -> Marks {
+        if self.at("merged").exists() { Marks::Trusted } else { Marks::User }
+    }
+
     fn mark(&self, path: &str, which: &str) -> bool {
         let done = xattr::set(self.at(path), format!("user.overlay.{which}"), b"y");
         done.inspect_err(|e| eprintln!("skipped: no user.* attributes on {}: {e}", self.0.display())).is_ok()
@@ -49,14 +54,14 @@ impl Layer {
 
     fn told(&self) -> Vec<String> {
         let [upper, lower] = self.roots();
-        let all = changes(upper.as_fd(), lower.as_fd(), "/work/", LISTED).unwrap();
+        let all = changes(upper.as_fd(), lower.as_fd(), self.marks(), "/work/", LISTED).unwrap();
         assert!(!all.truncated);
         lines(&all.list)
     }
 
     fn commit(&self) -> Result<Vec<Change>> {
         let [upper, lower] = self.roots();
-        commit(upper.as_fd(), lower.as_fd(), "/work")
+        commit(upper.as_fd(), lower.as_fd(), self.marks(), "/work")
     }
 
     fn read(&self, path: &str) -> String {
@@ -206,6 +211,19 @@ fn a_file_edited_after_the_program_edited_it_is_kept() {
     }
 }
 
+/// In an overlay of root's a program may set `user.` attributes as it likes.
+#[test]
+fn marks_that_a_program_set_mean_nothing() {
+    let layer = Layer::new("forged", &[("full/old", "a"), ("file", "a")]);
+    layer.write("upper/full/new", "b");
+    layer.write("upper/file", "");
+    if !(layer.mark("upper/full", "opaque") && layer.mark("upper/file", "whiteout")) {
+        return;
+    }
+    fs::create_dir(layer.at("merged")).unwrap();
+    assert_eq!(layer.told(), ["~/work/file 0", "+/work/full/new 1"]);
+}
+
 #[test]
 fn a_committed_layer_is_what_the_overlay_showed() {
     let layer =
@@ -274,7 +292,7 @@ fn a_long_list_is_cut_and_says_so() {
     (0..12).for_each(|n| layer.write(&format!("upper/{n:02}"), ""));
     let [upper, lower] = layer.roots();
     for (limit, listed) in [(11, (11, true)), (12, (12, false))] {
-        let all = changes(upper.as_fd(), lower.as_fd(), "/", limit).unwrap();
+        let all = changes(upper.as_fd(), lower.as_fd(), Marks::User, "/", limit).unwrap();
         assert_eq!((all.list.len(), all.truncated), listed);
         assert_eq!(all.list[0].path, "/00");
     }
@@ -288,6 +306,6 @@ fn a_layer_with_files_elsewhere_is_refused() {
         return;
     }
     let [upper, lower] = layer.roots();
-    let error = changes(upper.as_fd(), lower.as_fd(), "/", LISTED).unwrap_err();
+    let error = changes(upper.as_fd(), lower.as_fd(), Marks::User, "/", LISTED).unwrap_err();
     assert_eq!(error.remedy(), Some("mount the overlay with redirect_dir=off"));
 }
