@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -152,15 +152,14 @@ impl Door {
     fn open_in(dir: &Path, id: &str) -> Result<Door> {
         let during = || format!("make {}", dir.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).during(during)?;
-        let owner = fs::symlink_metadata(dir).during(during)?.uid();
-        if owner != nix::unistd::geteuid().as_raw() {
-            return Err(Error::invalid(format!("{} is another user's (UID {owner})", dir.display())));
+        if !is_own(dir) {
+            return Err(Error::invalid(format!("{} is another user's", dir.display())));
         }
         sweep(dir, LOOKED_AT);
         let path = dir.join(format!("{id}.sock"));
         let listener = match UnixListener::bind(&path) {
             Err(e) if e.kind() == ErrorKind::AddrInUse => {
-                if UnixStream::connect(&path).is_ok() {
+                if answers(&path) {
                     return Err(Error::new(Kind::Exists, format!("a sandbox with the ID {id:?} runs already")));
                 }
                 // Of one that was killed together with its brig.
@@ -175,6 +174,9 @@ impl Door {
 
     /// Keeps in writing what has to be removed should brig be killed: the next one does it.
     pub fn keep(&self, left: &Leftover) {
+        if !is_private(self.path.parent().unwrap_or(&self.path)) {
+            return;
+        }
         let text = serde_json::to_vec(left).expect("its keys are text");
         // Without it no sandbox is the worse.
         let _ = fs::write(self.path.with_extension(LEFT), text);
@@ -215,21 +217,43 @@ impl Drop for Door {
     }
 }
 
+/// Whether a directory is this user's, and no symlink to one: what others put there is not to be believed, nor removed.
+fn is_own(dir: &Path) -> bool {
+    let own = |found: fs::Metadata| {
+        found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0
+    };
+    fs::symlink_metadata(dir).is_ok_and(own)
+}
+
+/// Whether no sandbox can write there: below /tmp one without namespaces may.
+fn is_private(dir: &Path) -> bool {
+    !dir.starts_with("/tmp")
+}
+
+/// Whether somebody listens at a socket, without ever waiting for it.
+fn answers(path: &Path) -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let Ok(address) = UnixAddr::new(path) else { return false };
+    let Ok(caller) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return true };
+    // EAGAIN: it has more callers than it has come to.
+    matches!(connect(std::os::fd::AsRawFd::as_raw_fd(&caller), &address), Ok(()) | Err(nix::errno::Errno::EAGAIN))
+}
+
 /// Removes what sandboxes left whose brig was killed: nobody listens at their doors. Looks at so many at `most`.
 fn sweep(dir: &Path, most: usize) {
-    // What another user wrote there is not to be believed.
-    let own = |found: fs::Metadata| found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw();
-    if !fs::symlink_metadata(dir).is_ok_and(own) {
+    if !is_own(dir) || !is_private(dir) {
         return;
     }
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(|path| path.extension().is_some_and(|kind| kind == LEFT)).take(most) {
         let door = path.with_extension("sock");
-        if UnixStream::connect(&door).is_ok() {
+        if answers(&door) {
             continue;
         }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(left) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Leftover>(&text).ok()) {
-            left.remove();
+            left.remove(&name);
         }
         let _ = fs::remove_file(&path);
         let _ = fs::remove_file(&door);
@@ -246,7 +270,8 @@ pub fn send(root: &Path, id: &str, order: &Value) -> Result<Value> {
             .hint("brig sandbox list shows those that do")
     };
     let connect = |dir: &PathBuf| UnixStream::connect(dir.join(format!("{id}.sock"))).ok();
-    let mut stream = directories(root).iter().find_map(connect).ok_or_else(gone)?;
+    let own = directories(root).into_iter().filter(|dir| is_own(dir));
+    let mut stream = own.into_iter().find_map(|dir| connect(&dir)).ok_or_else(gone)?;
     let _ = stream.set_read_timeout(Some(PATIENCE));
     writeln!(stream, "{order}").map_err(|_| gone())?;
     stream.shutdown(std::net::Shutdown::Write).map_err(|_| gone())?;
@@ -262,19 +287,52 @@ pub fn send(root: &Path, id: &str, order: &Value) -> Result<Value> {
 /// The IDs of the sandboxes that run, of this user's.
 pub fn list(root: &Path) -> Vec<String> {
     directories(root).iter().for_each(|dir| sweep(dir, usize::MAX));
-    let entries = directories(root).into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
-    let mut ids: Vec<String> = entries
-        .filter(|entry| match UnixStream::connect(entry.path()) {
-            Ok(_) => true,
-            Err(e) => {
-                if e.kind() == ErrorKind::ConnectionRefused {
-                    let _ = fs::remove_file(entry.path());
-                }
-                false
+    let own = directories(root).into_iter().filter(|dir| is_own(dir));
+    let entries = own.filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    let mut ids: Vec<String> = sockets
+        .filter_map(|entry| Some((entry.file_name().to_str()?.strip_suffix(".sock")?.to_owned(), entry.path())))
+        .filter(|(_, path)| {
+            let alive = answers(path);
+            if !alive {
+                let _ = fs::remove_file(path);
             }
+            alive
         })
-        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".sock").map(str::to_owned))
+        .map(|(id, _)| id)
         .collect();
     ids.sort();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_of_ones_own_are_removed() {
+        let root = std::env::temp_dir().join(format!("brig-control-{}", std::process::id()));
+        let (own, other) = (root.join("sandbox"), root.join("documents"));
+        for dir in [&own, &other] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).unwrap();
+        }
+        let dead = own.join("dead.sock");
+        drop(UnixListener::bind(&dead).unwrap());
+        for file in [own.join("file.sock"), own.join("notes"), other.join("letter.sock")] {
+            fs::write(file, "mine").unwrap();
+        }
+        let living = UnixListener::bind(own.join("living.sock")).unwrap();
+        assert_eq!(list(&root), ["living"]);
+        assert!(!dead.exists() && own.join("file.sock").exists() && own.join("notes").exists());
+        drop(living);
+        // A symlink is another place, whoever made it.
+        fs::remove_dir_all(&own).unwrap();
+        let dead = other.join("dead.sock");
+        drop(UnixListener::bind(&dead).unwrap());
+        std::os::unix::fs::symlink(&other, &own).unwrap();
+        assert_eq!(list(&root), [""; 0]);
+        assert!(dead.exists() && other.join("letter.sock").exists());
+        assert!(send(&root, "dead", &json!({"status": true})).is_err() && Door::open_in(&own, "x").is_err());
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

@@ -60,6 +60,10 @@ pub(super) fn weaker(error: &Error, walls: Walls) -> Option<(Walls, &'static str
     let denied =
         matches!(error.kind(), Kind::Os(Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EUSERS | Errno::EINVAL));
     let confined = Walls { mode: Mode::Confined, ..walls };
+    // What can't be mounted for its own sake is no reason to go without walls: a program could bring that about for the next.
+    if text.contains("/source: ") {
+        return None;
+    }
     if text.contains("mount_setattr") && matches!(error.kind(), Kind::Os(Errno::ENOSYS)) && !walls.single_binds {
         let why = "mounts are made read-only one by one: this kernel has no mount_setattr, or a filter bars it";
         return Some((Walls { single_binds: true, ..walls }, why));
@@ -117,9 +121,14 @@ pub struct Leftover {
 
 impl Leftover {
     /// Removes it; the sandbox has ended.
-    pub(super) fn remove(self) {
+    pub(super) fn remove(self, id: &str) {
         self.placeholders.remove();
-        let _ = self.cgroups.remove();
+        // Nothing but what such a sandbox has is believed to be its own.
+        let name = format!("brig-sandbox-{id}");
+        let own = |path: &str| path.rsplit('/').next().is_some_and(|last| last == name || last == format!("{name}.scope"));
+        if self.cgroups.groups.iter().all(|group| own(&group.path)) && self.cgroups.unit.as_ref().is_none_or(|unit| own(&unit.name)) {
+            let _ = self.cgroups.remove();
+        }
     }
 }
 

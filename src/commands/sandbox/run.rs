@@ -7,7 +7,7 @@ use crate::sandbox::control::Door;
 use crate::sandbox::desk::{Desk, Told, inherited};
 use crate::sandbox::event::Event;
 use crate::sandbox::policy::{LintMode, Policy};
-use crate::sandbox::report::Finding;
+use crate::sandbox::report::{Finding, Mode};
 use crate::sandbox::supervise::{self, Attendant, Job, Stream};
 use crate::sandbox::{interpreter, lint, show};
 use std::fs::File;
@@ -166,6 +166,10 @@ impl Run {
             print(&format!("{}\n", show::json(&report)))?;
         } else if !self.quiet && !self.json_lines {
             eprint!("{}", show::text::text(&report, verbose, std::io::stderr().is_terminal()));
+            // That walls are missing is not for those alone who ask.
+            if !verbose && report.mode == Mode::Confined {
+                report.notes.iter().for_each(|note| eprintln!("brig: {note}"));
+            }
             if self.diff && !verbose {
                 eprint!("{}", show::text::changes(&report));
             }
