@@ -232,3 +232,11 @@ pub(super) fn d_search_depth(t: &Test) {
     }
     assert_eq!(p.host("a/.bashrc").as_deref(), Some("mine"));
 }
+
+/// By a directory that the caller left open as a standard stream, `..` would lead out of the view.
+pub(super) fn d_no_directory_as_a_stream(t: &Test) {
+    let p = Place::new(t);
+    let call = p.call(&["--", "./payload", "read=/proc/self/fd/0/../etc/passwd"]);
+    let out = call.stdin(fs::File::open("/var").unwrap()).out().code(125);
+    assert!(out.stderr.contains("standard stream 0 is a directory"), "{}", out.stderr);
+}

@@ -19,7 +19,7 @@ use crate::sys::{Errno, Letter, init};
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -125,8 +125,11 @@ impl Leftover {
         self.placeholders.remove();
         // Nothing but what such a sandbox has is believed to be its own.
         let name = format!("brig-sandbox-{id}");
-        let own = |path: &str| path.rsplit('/').next().is_some_and(|last| last == name || last == format!("{name}.scope"));
-        if self.cgroups.groups.iter().all(|group| own(&group.path)) && self.cgroups.unit.as_ref().is_none_or(|unit| own(&unit.name)) {
+        let own =
+            |path: &str| path.rsplit('/').next().is_some_and(|last| last == name || last == format!("{name}.scope"));
+        if self.cgroups.groups.iter().all(|group| own(&group.path))
+            && self.cgroups.unit.as_ref().is_none_or(|unit| own(&unit.name))
+        {
             let _ = self.cgroups.remove();
         }
     }
@@ -180,8 +183,19 @@ fn can_record(seccomp: &crate::spec::Seccomp) -> bool {
     })
 }
 
-/// Opens what a stream is to be; the other end of a pipe is the supervisor's.
-fn open(stream: &mut Stream) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+/// Opens what the stream `number` is to be; the other end of a pipe is the supervisor's.
+fn open(stream: &mut Stream, number: u32) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    let is_directory = |file: BorrowedFd| crate::prim::mounts::is_directory(file).unwrap_or(false);
+    // From a directory of the host's, `..` leads everywhere.
+    let open_to_all = match stream {
+        Stream::Inherit => std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|found| found.is_dir()),
+        Stream::File(file) => is_directory(file.as_fd()),
+        _ => false,
+    };
+    if open_to_all {
+        let what = format!("standard stream {number} is a directory, by which the program would get out of its view");
+        return Err(Error::invalid(what).hint("give it a file, a pipe, or /dev/null"));
+    }
     Ok(match stream {
         Stream::Inherit => (None, None),
         Stream::Null => {
@@ -306,9 +320,9 @@ fn go(
     }
     let (ending, report) = init::pipe().during(|| "make a pipe".into())?;
     let [stdin, stdout, stderr] = &mut job.streams;
-    let (stdin, _) = open(stdin)?;
-    let (stdout, out) = open(stdout)?;
-    let (stderr, err) = open(stderr)?;
+    let (stdin, _) = open(stdin, 0)?;
+    let (stdout, out) = open(stdout, 1)?;
+    let (stderr, err) = open(stderr, 2)?;
     let letter = later.then(Letter::new).transpose().during(|| "make room for the command".into())?.map(Rc::new);
     let console = if policy.process.terminal { attendant.console()? } else { None };
     let extras = Extras {
