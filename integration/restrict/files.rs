@@ -240,3 +240,33 @@ pub(super) fn d_no_directory_as_a_stream(t: &Test) {
     let out = call.stdin(fs::File::open("/var").unwrap()).out().code(125);
     assert!(out.stderr.contains("standard stream 0 is a directory"), "{}", out.stderr);
 }
+
+/// What is a directory when the sandbox is planned and a symlink when its mounts are made.
+pub(super) fn d_sources_exchanged_for_symlinks(t: &Test) {
+    let p = Place::new(t);
+    p.file("sub/.git/config", "mine");
+    p.file("sub/.git/hooks/x", "mine");
+    let outside = t.dir().join("outside");
+    fs::create_dir_all(outside.join("hooks")).unwrap();
+    fs::write(outside.join("config"), "theirs").unwrap();
+    let here = p.path("");
+    for (flags, swapped) in [(&["-w"][..], "sub/.git"), (&["--allow-write", "sub"], "sub"), (&["--overlay", "sub"], "sub")] {
+        let script = "echo evil >sub/.git/new; echo evil >sub/new; ls -R sub; cat sub/config";
+        let spec = p.call(&["--print-spec", "--cwd", &here]).args(flags).args(&["--", "/bin/sh", "-c", script]).out().ok();
+        let bundle = t.dir().join(swapped.replace('/', "-") + flags[0]);
+        fs::create_dir(&bundle).unwrap();
+        fs::write(bundle.join("config.json"), &spec.stdout).unwrap();
+        let run = |id: &str| t.call(&["run", "--bundle", &bundle.display().to_string(), id]).out();
+        let (place, away) = (p.dir.join(swapped), p.dir.join("away"));
+        fs::rename(&place, &away).unwrap();
+        std::os::unix::fs::symlink(&outside, &place).unwrap();
+        let out = run(&t.new_id());
+        fs::remove_file(&place).unwrap();
+        fs::rename(&away, &place).unwrap();
+        assert!(!out.stdout.contains("theirs") && !outside.join("new").exists(), "{flags:?}: {}", out.stderr);
+        out.fails(&[swapped, "symbolic links"]);
+        run(&t.new_id()).code(1);
+        let _ = fs::remove_file(p.dir.join("sub/.git/new"));
+        let _ = fs::remove_file(p.dir.join("sub/new"));
+    }
+}

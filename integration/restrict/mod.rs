@@ -23,6 +23,7 @@ cases![
     d_protected_files_when_committed,
     d_search_depth,
     d_no_directory_as_a_stream,
+    d_sources_exchanged_for_symlinks,
     d_allowed_domains,
     d_wildcards,
     d_denied_first,

@@ -75,7 +75,7 @@ pub fn make_node(node: &Node, root: BorrowedFd) -> Result<(), Failure> {
 /// # Errors
 /// The call that failed.
 pub fn bind_node(path: &CStr, tree: BorrowedFd, root: BorrowedFd) -> Result<(), Failure> {
-    let target = path::make_file(root, path).at(Call::Open)?;
+    let target = path::make_file(root, path, Follow::InRoot).at(Call::Open)?;
     mount::attach(tree, target.as_fd()).at(Call::Attach)
 }
 

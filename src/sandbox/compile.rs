@@ -7,7 +7,7 @@ use super::profile;
 use super::report::Mode;
 use crate::error::{Error, Problem, Result};
 use crate::prim::landlock::{self, Ruleset};
-use crate::prim::mounts::layer;
+use crate::prim::mounts::{layer, options};
 use crate::spec::{
     Capabilities, Cpu, IdMapping, Linux, Memory, Mount, Namespace, NamespaceType, Pids, Process, Resources, Rlimit,
     RlimitType, Root, Spec, User,
@@ -132,9 +132,11 @@ pub(super) fn absolute(path: &Path, pointer: &str) -> Result<PathBuf> {
         .map_err(|e| Error::problems("the policy", &[Problem::new(pointer, format!("{}: {e}", path.display()))]))
 }
 
+/// A bind of a path without symlinks. Another sandbox may exchange a part of it for a symlink before it is mounted, which must
+/// lead nowhere then.
 pub(super) fn bind(source: &Path, target: &Path, write: bool) -> Mount {
-    let options: &[&str] =
-        if write { &["rbind", "rw", "rnosuid", "rnodev"] } else { &["rbind", "rro", "rnosuid", "rnodev"] };
+    let change = if write { "rw" } else { "rro" };
+    let options = ["rbind", change, "rnosuid", "rnodev", options::NOFOLLOW];
     Mount {
         destination: target.into(),
         typ: Some("bind".into()),
@@ -168,7 +170,7 @@ fn mounts(
         return Ok(list);
     }
     let mut overlay = |lower: &Path, target: &Path| {
-        let mut made = mount("", "overlay", &["nosuid", "nodev"]);
+        let mut made = mount("", "overlay", &["nosuid", "nodev", options::NOFOLLOW]);
         made.destination = target.into();
         made.options.push(format!("lowerdir={}", lower.display()));
         let name = overlays.len().to_string();
@@ -227,7 +229,7 @@ fn mounts(
         private("/run", "mode=755", Some("size=1m"));
         let resolver = Path::new("/run/systemd/resolve");
         if policy.network.mode == NetworkMode::Host && resolver.is_dir() {
-            list.push(bind(resolver, resolver, false));
+            list.push(bind(&absolute(resolver, "/network/mode")?, resolver, false));
         }
     }
     // 3. What may be written.

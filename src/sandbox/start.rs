@@ -81,7 +81,7 @@ pub(super) fn weaker(error: &Error, walls: Walls) -> Option<(Walls, &'static str
         }
         Mode::UserNamespace if text.contains("/linux/rootfsPropagation") => Some((
             confined,
-            "no mounts are to be made here, as Landlock around forbids them (a sandbox lets another one in with --profile unrestricted --no-landlock): Landlock, seccomp and resource limits do what they can; the network and other processes are not out of reach",
+            "no mounts are to be made here, as Landlock or AppArmor around forbids them (a sandbox lets another one in with --profile unrestricted --no-landlock): Landlock, seccomp and resource limits do what they can; the network and other processes are not out of reach",
         )),
         Mode::UserNamespace if text.contains("/linux/uidMappings") && nix::unistd::geteuid().is_root() => Some((
             confined,

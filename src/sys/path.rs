@@ -275,15 +275,33 @@ fn make_one(here: BorrowedFd, name: &CStr, last: bool, make: Make) -> SysResult<
     }
 }
 
+/// Opens a path of the process' own root as `O_PATH`, with no symlink anywhere on the way: for a path that was resolved
+/// before, and may have been exchanged since.
+///
+/// # Errors
+/// As [`open`]; `ELOOP` for a symlink.
+pub fn open_resolved(path: &CStr, flags: OFlag) -> SysResult<OwnedFd> {
+    let root = files::open(None, c"/", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    open(root.as_fd(), path, flags | OFlag::O_PATH, Follow::NoSymlinks)
+}
+
 /// Makes a directory and all those above it that are missing, in root; returns it as an `O_PATH` fd. Directories that exist
 /// are left as they are; a symlink that leads nowhere yet leads to a new directory then, in root as well.
 ///
 /// # Errors
 /// As mkdirat(2) and [`open`]; `ENOTDIR` when something on the way is no directory.
 pub fn make_dirs(root: BorrowedFd, path: &CStr, mode: Mode) -> SysResult<OwnedFd> {
+    make_dirs_by(root, path, mode, Follow::InRoot)
+}
+
+/// As [`make_dirs`], with symlinks and mount points on the way treated as told.
+///
+/// # Errors
+/// As [`make_dirs`].
+pub fn make_dirs_by(root: BorrowedFd, path: &CStr, mode: Mode, follow: Follow) -> SysResult<OwnedFd> {
     let whole = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    match open(root, path, whole, Follow::InRoot) {
-        Err(Errno::ENOENT) => walk(root, path, whole, Follow::InRoot, Make::Directories(mode)),
+    match open(root, path, whole, follow) {
+        Err(Errno::ENOENT) => walk(root, path, whole, follow, Make::Directories(mode)),
         other => other,
     }
 }
@@ -313,9 +331,9 @@ pub fn make_parent<'p>(root: BorrowedFd, path: &'p CStr) -> SysResult<(OwnedFd, 
 ///
 /// # Errors
 /// As [`make_dirs`].
-pub fn make_file(root: BorrowedFd, path: &CStr) -> SysResult<OwnedFd> {
-    match open(root, path, OFlag::O_PATH, Follow::InRoot) {
-        Err(Errno::ENOENT) => walk(root, path, OFlag::O_PATH, Follow::InRoot, Make::File),
+pub fn make_file(root: BorrowedFd, path: &CStr, follow: Follow) -> SysResult<OwnedFd> {
+    match open(root, path, OFlag::O_PATH, follow) {
+        Err(Errno::ENOENT) => walk(root, path, OFlag::O_PATH, follow, Make::File),
         other => other,
     }
 }
@@ -405,9 +423,10 @@ mod tests {
         let root = tree.root();
         make_dirs(root.as_fd(), c"/abs/new/deep", Mode::from_bits_truncate(0o755)).unwrap();
         assert!(tree.0.join("root/etc/new/deep").is_dir());
-        make_file(root.as_fd(), c"abs/new/mount-point").unwrap();
+        make_file(root.as_fd(), c"abs/new/mount-point", Follow::InRoot).unwrap();
         assert!(tree.0.join("root/etc/new/mount-point").is_file());
-        make_file(root.as_fd(), c"dangling").unwrap();
+        make_file(root.as_fd(), c"dangling", Follow::InRoot).unwrap();
+        assert_eq!(make_file(root.as_fd(), c"abs/other", Follow::NoSymlinks).unwrap_err(), Errno::ELOOP);
         assert!(tree.0.join("root/nowhere/file").is_file());
         make_dirs(root.as_fd(), c"absescape/x", Mode::from_bits_truncate(0o755)).unwrap();
         assert!(tree.0.join("root/secret/x").is_dir());

@@ -5,6 +5,7 @@ use super::{CopyUp, Mount, What, is_directory};
 use crate::error::{Context, Error, Problem, Result, describe};
 use crate::spec;
 use crate::sys::mount::{FSCONFIG_VALUE_MAX, Tree};
+use crate::sys::path::{self, Follow};
 use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
 use std::cell::OnceCell;
@@ -44,6 +45,12 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
     let target = relative(&entry.destination).unwrap_or_default();
     let typ = entry.typ.as_deref().unwrap_or("");
     let shown = entry.options.join(",");
+    let lower = entry.options.iter().find_map(|o| o.strip_prefix("lowerdir="));
+    let from = source_of(entry).filter(|_| typ != "overlay").or(lower.map(Path::new));
+    let target_follow = match parsed.no_symlinks && from == Some(&*entry.destination) {
+        true => Follow::NoSymlinks,
+        false => Follow::InRoot,
+    };
     let plain = |what| Mount {
         target: target.clone(),
         what,
@@ -51,6 +58,8 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
         recursive: parsed.recursive,
         propagation: parsed.propagation.clone(),
         shown: shown.clone(),
+        target_follow,
+        source_resolved: parsed.no_symlinks,
         attached: OnceCell::new(),
     };
     if parsed.remount {
@@ -67,7 +76,6 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
         return bind(entry, pointer, facts, &parsed, plain);
     }
     if typ == "overlay" && entry.options.iter().any(|o| o == super::layer::OPTION) {
-        let lower = entry.options.iter().find_map(|o| o.strip_prefix("lowerdir="));
         let lower = lower.ok_or_else(|| problem(pointer, "/options", "an overlay on the layer needs lowerdir"))?;
         let lower = c_string(pointer, &facts.bundle.join(lower).to_string_lossy())?;
         return Ok(plain(What::Layered { lower }));
@@ -107,21 +115,25 @@ fn bind(
     }
     let source = source_of(entry)
         .ok_or_else(|| problem(pointer, "/source", "missing; a bind mount needs a file or directory of the host"))?;
-    let path = CString::new(facts.bundle.join(source).into_os_string().into_encoded_bytes())
+    let from = CString::new(facts.bundle.join(source).into_os_string().into_encoded_bytes())
         .map_err(|_| problem(pointer, "/source", "holds a NUL byte"))?;
-    let context = || format!("{pointer}/source: open {}", path.to_string_lossy());
+    let context = || format!("{pointer}/source: open {}", from.to_string_lossy());
     // `rbind` is the engines' usual word; without it only the one mount is taken.
     let recursive = parsed.bind == Some(true);
     let tree = match facts.copy {
-        true => Tree::take(None, &path, recursive).during(context)?,
-        false => Tree::later(path.clone(), recursive),
+        now if parsed.no_symlinks => Tree::of_resolved(&from, recursive, now).during(context)?,
+        true => Tree::take(None, &from, recursive).during(context)?,
+        false => Tree::later(from.clone(), recursive),
     };
     let directory = match &tree {
         Tree::Made(made) => is_directory(made.as_fd()),
-        Tree::Later(..) => files::open(None, &path, OFlag::O_PATH).and_then(|seen| is_directory(seen.as_fd())),
+        Tree::Later(_, way, _) if way.resolved => {
+            path::open_resolved(&from, OFlag::empty()).and_then(|seen| is_directory(seen.as_fd()))
+        }
+        Tree::Later(..) => files::open(None, &from, OFlag::O_PATH).and_then(|seen| is_directory(seen.as_fd())),
     };
     let directory = directory.during(context)?;
-    let mut made = plain(What::Bind { tree, directory, source: path });
+    let mut made = plain(What::Bind { tree, directory, source: from });
     if let Some(base) = facts.base_propagation {
         made.propagation.insert(0, (base, true));
     }

@@ -65,7 +65,11 @@ pub fn overlay(
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     // The layer covers the root for who goes there by path, and the root is what most likely lies below an overlay on it.
     let lifted = if wanted.target.is_empty() { Some(lift(layer)?) } else { None };
-    let lower = files::open(None, lower, directory).at(Call::Open)?;
+    let lower = match wanted.source_resolved {
+        true => path::open_resolved(lower, OFlag::O_DIRECTORY),
+        false => files::open(None, lower, directory),
+    }
+    .at(Call::Open)?;
     if let Some(lifted) = &lifted {
         mount::attach(lifted.as_fd(), root).at(Call::Attach)?;
     }
@@ -111,7 +115,8 @@ pub fn overlay(
         mount::attach(again.as_fd(), made.as_fd()).at(Call::Attach)?;
         return Ok((made, Some(again)));
     }
-    let target = path::make_dirs(root, &wanted.target, Mode::from_bits_truncate(0o755)).at(Call::MakeDir)?;
+    let target = path::make_dirs_by(root, &wanted.target, Mode::from_bits_truncate(0o755), wanted.target_follow)
+        .at(Call::MakeDir)?;
     settle(made.as_fd(), target.as_fd(), &[], &wanted.propagation)?;
     Ok((made, None))
 }

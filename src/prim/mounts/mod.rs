@@ -11,13 +11,13 @@ pub use compile::{Facts, base_propagation, compile};
 
 use crate::sys::mount::{self, Attributes, Copied, Tree};
 use crate::sys::path::{self, Follow};
-use crate::sys::{At, Call, Errno, Failure};
+use crate::sys::{At, Call, Errno, Failure, process};
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// One mount, ready to be made.
 #[derive(Debug)]
@@ -34,6 +34,10 @@ pub struct Mount {
     pub propagation: Vec<(u64, bool)>,
     /// The options as the config has them, for messages.
     pub shown: String,
+    /// How symlinks on the way to the target are treated.
+    pub target_follow: Follow,
+    /// Whether the source was resolved before, and no symlink is to lead there.
+    pub source_resolved: bool,
     /// The mount once it is there, for one that may have to be taken back.
     pub attached: OnceCell<OwnedFd>,
 }
@@ -242,7 +246,7 @@ fn place(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
         return path::open(root, c"", OFlag::O_PATH | OFlag::O_DIRECTORY, Follow::InRoot).at(Call::Open);
     }
     match &mount.what {
-        What::Bind { directory: false, .. } => path::make_file(root, &mount.target).at(Call::Open),
+        What::Bind { directory: false, .. } => path::make_file(root, &mount.target, mount.target_follow).at(Call::Open),
         What::Remount => path::open(root, &mount.target, OFlag::O_PATH, Follow::InRoot).at(Call::Open),
         What::New { fstype, .. } if fstype.as_c_str() == c"proc" || fstype.as_c_str() == c"sysfs" => {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
@@ -254,7 +258,8 @@ fn place(mount: &Mount, root: BorrowedFd) -> Result<OwnedFd, Failure> {
                 other => other.at(Call::Open),
             }
         }
-        _ => path::make_dirs(root, &mount.target, Mode::from_bits_truncate(0o755)).at(Call::MakeDir),
+        _ => path::make_dirs_by(root, &mount.target, Mode::from_bits_truncate(0o755), mount.target_follow)
+            .at(Call::MakeDir),
     }
 }
 
@@ -268,7 +273,21 @@ fn new(
     // There is nothing below a new mount: what is meant for all is meant for it.
     let set = mount.attributes.set | mount.recursive.set;
     let mut late = if copy_up == CopyUp::No { 0 } else { libc::MOUNT_ATTR_RDONLY };
-    let settings = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
+    // An overlay's lower directory that was resolved before is named by its fd, which is held until the mount is made.
+    let given = options.iter().find(|(key, _)| mount.source_resolved && key.as_c_str() == c"lowerdir");
+    let lower = match given.and_then(|(_, value)| value.as_deref()) {
+        Some(lower) => Some(path::open_resolved(lower, OFlag::O_DIRECTORY).at(Call::Open)?),
+        None => None,
+    };
+    let mut buffer = [0; 48];
+    let number = match &lower {
+        Some(lower) => Some(process::numbered(&mut buffer, "/proc/self/fd/", lower.as_raw_fd(), &[]).at(Call::Check)?),
+        None => None,
+    };
+    let settings = options.iter().map(|(key, value)| match number {
+        Some(_) if key.as_c_str() == c"lowerdir" => (key.as_c_str(), number),
+        _ => (key.as_c_str(), value.as_deref()),
+    });
     let made = match mount::make(fstype, settings.clone(), set & !late) {
         // fsmount(2) knows nosymfollow since Linux 5.14; mount(2), which may be what sets it later, since 5.10.
         Err(Failure { call: Call::FsMount, errno: Errno::EINVAL }) if set & libc::MOUNT_ATTR_NOSYMFOLLOW != 0 => {

@@ -24,9 +24,16 @@ pub struct Options {
     pub idmap: Option<bool>,
     /// `tmpcopyup`: a tmpfs starts with what the directory below it holds.
     pub copy_up: bool,
+    /// [`NOFOLLOW`].
+    pub no_symlinks: bool,
     /// The rest, for the filesystem, in order.
     pub data: Vec<String>,
 }
+
+/// The option of brig's own for sources that were resolved before: a symlink on the way to the source of a bind mount or the
+/// lower directory of an overlay, or to a destination that is the same path, is an error (`ELOOP`), as somebody has put it
+/// there since.
+pub const NOFOLLOW: &str = "x-brig.nofollow";
 
 #[derive(Clone, Copy)]
 enum Means {
@@ -132,6 +139,10 @@ fn is_recursive(name: &str) -> bool {
 pub fn parse(options: &[String]) -> Options {
     let mut parsed = Options::default();
     for option in options {
+        if option == NOFOLLOW {
+            parsed.no_symlinks = true;
+            continue;
+        }
         let Ok(found) = TABLE.binary_search_by_key(&option.as_str(), |(name, _)| name) else {
             // Engines write mount data both as single options and comma-joined.
             parsed.data.extend(option.split(',').filter(|o| !o.is_empty()).map(str::to_owned));
@@ -205,7 +216,8 @@ mod tests {
         assert_eq!(parsed.data, ["mode=755", "size=65536k", "uid=1"]);
         assert_eq!(parsed.bind, Some(true));
         assert_eq!(parsed.propagation, [(MS_PRIVATE, false), (MS_SLAVE, true)]);
-        assert!(parsed.copy_up);
+        assert!(parsed.copy_up && !parsed.no_symlinks);
+        assert_eq!(options(&[NOFOLLOW]), Options { no_symlinks: true, ..Options::default() });
         assert_eq!(parsed.idmap, Some(true));
     }
 }

@@ -6,7 +6,8 @@ mod classic;
 pub use classic::{is_own, own_namespace};
 
 use super::absent::Absent;
-use super::{At, Call, Errno, Failure, SysResult, check};
+use super::{At, Call, Errno, Failure, SysResult, check, path};
+use nix::fcntl::OFlag;
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -72,8 +73,27 @@ pub fn clone_tree(dir: Option<BorrowedFd>, path: &CStr, recursive: bool) -> SysR
 pub enum Tree {
     /// A detached copy.
     Made(OwnedFd),
-    /// What to copy, and whether with all that is mounted below it; the copy that was made before the path went out of sight.
-    Later(CString, bool, OnceCell<OwnedFd>),
+    /// What to copy, and how; the copy that was made before the path went out of sight.
+    Later(CString, Way, OnceCell<OwnedFd>),
+}
+
+/// How a tree is copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Way {
+    /// With all that is mounted below it.
+    pub recursive: bool,
+    /// The path was resolved before: a symlink anywhere on it is `ELOOP`.
+    pub resolved: bool,
+}
+
+impl Way {
+    /// The detached copy of what is at a path.
+    fn copy(self, path: &CStr) -> SysResult<OwnedFd> {
+        match self.resolved {
+            true => clone_tree(Some(path::open_resolved(path, OFlag::empty())?.as_fd()), c"", self.recursive),
+            false => clone_tree(None, path, self.recursive),
+        }
+    }
 }
 
 /// A tree's detached copy.
@@ -97,7 +117,20 @@ impl AsFd for Copied<'_> {
 impl Tree {
     /// A tree to be copied once the process is in a mount namespace of its own.
     pub fn later(path: CString, recursive: bool) -> Tree {
-        Tree::Later(path, recursive, OnceCell::new())
+        Tree::Later(path, Way { recursive, resolved: false }, OnceCell::new())
+    }
+
+    /// As [`Tree::later`] or, with `now`, [`Tree::take`], of a path that was resolved before: a symlink anywhere on it is
+    /// `ELOOP`, be it put there until now or until it is copied.
+    ///
+    /// # Errors
+    /// As [`clone_tree`]; `ELOOP`.
+    pub fn of_resolved(path: &CStr, recursive: bool, now: bool) -> SysResult<Tree> {
+        let way = Way { recursive, resolved: true };
+        match if now { way.copy(path) } else { Err(Errno::ENOSYS) } {
+            Err(Errno::ENOSYS | Errno::EPERM) => Ok(Tree::Later(path.into(), way, OnceCell::new())),
+            other => other.map(Tree::Made),
+        }
     }
 
     /// A copy of what is at a path, made now where that is possible; `open` is the path or the open file it is taken from.
@@ -118,9 +151,9 @@ impl Tree {
     pub fn copy(&self) -> SysResult<Copied<'_>> {
         Ok(match self {
             Tree::Made(fd) => Copied::Before(fd.as_fd()),
-            Tree::Later(path, recursive, held) => match held.get() {
+            Tree::Later(path, way, held) => match held.get() {
                 Some(fd) => Copied::Before(fd.as_fd()),
-                None => Copied::Now(clone_tree(None, path, *recursive)?),
+                None => Copied::Now(way.copy(path)?),
             },
         })
     }
@@ -131,8 +164,8 @@ impl Tree {
     /// # Errors
     /// As [`clone_tree`].
     pub fn hold(&self) -> SysResult<()> {
-        if let Tree::Later(path, recursive, held) = self {
-            let _ = held.set(clone_tree(None, path, *recursive)?);
+        if let Tree::Later(path, way, held) = self {
+            let _ = held.set(way.copy(path)?);
         }
         Ok(())
     }
