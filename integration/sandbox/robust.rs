@@ -1,10 +1,11 @@
 //! Programs that misbehave, readers that do not read, and a brig that is killed.
 
-use super::support::{Stream, call, file, left, new_id, nothing_left, plain, sh, soon, tool, work};
+use super::support::{Stream, call, file, left, new_id, nothing_left, plain, sh, short, soon, tool, work};
 use crate::support::{Test, Value, cases, json, os};
 use std::fs;
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 cases![
@@ -29,33 +30,36 @@ fn most_memory(pid: i32) -> u64 {
 fn output_of_gigabytes_is_not_kept(t: &Test) {
     let fifo = work(t).join("done");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let end = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
     let (input, stdin) = pipe().unwrap();
     let id = new_id(t);
-    let script = "yes | head -c 2G; echo > done; read line";
-    let running = call(t, &id, &["--json", "-w"], &["sh", "-c", script]).stdin(OwnedFd::from(input)).patient().spawn();
-    // All of it but what is in the pipe has been read when this opens.
-    let mut end = fs::File::open(&fifo).unwrap();
+    // More than the memory that is allowed for below.
+    let all: u64 = if os::slowness() > 1 { 128 << 20 } else { 1 << 30 };
+    let script = format!("head -c {all} /dev/zero; echo > done; read line");
+    let running = call(t, &id, &["--json", "-w"], &["sh", "-c", &script]).stdin(OwnedFd::from(input)).patient().spawn();
+    // All of it but what is in the pipe has been read when the program gets to this.
+    assert!(os::readable(&end, 4 * os::PATIENCE), "it gets no further");
     let most = most_memory(running.pid());
     assert!(most < 64 << 20, "{most} bytes");
-    end.read_to_end(&mut Vec::new()).unwrap();
     drop(stdin);
     let out = running.wait();
     nothing_left(t, &id);
     let report = out.json();
-    assert_eq!((&report["stdout"]["bytes"], &report["stdout"]["truncated"]), (&json!(2_u64 << 30), &json!(true)));
-    assert!(out.stdout.len() < 4 << 20, "a report of {} bytes", out.stdout.len());
+    assert_eq!((&report["stdout"]["bytes"], &report["stdout"]["truncated"]), (&json!(all), &json!(true)));
+    // A NUL takes six characters in JSON.
+    assert!(out.stdout.len() < 8 << 20, "a report of {} bytes", out.stdout.len());
 }
 
 fn a_program_that_closes_its_pipes(t: &Test) {
-    let ran = sh(t, &[], "echo last; exec >&- 2>&- <&-; n=0; while [ $n -lt 30000 ]; do n=$((n + 1)); done; exit 5");
+    let ran = sh(t, &[], "echo last; exec >&- 2>&- <&-; n=0; while [ $n -lt 10000 ]; do n=$((n + 1)); done; exit 5");
     assert_eq!(ran.stdout(), "last\n");
     ran.exited(5);
 }
 
 fn a_daemon_that_keeps_the_pipes(t: &Test) {
     // It ends with the program, which is the sandbox's.
-    let ran = sh(t, &[], "setsid sh -c 'trap \"\" TERM; echo daemon; sleep 30' & read line; echo end; exit 5");
-    assert!(ran.took < soon(5000), "{:?}", ran.took);
+    let ran = sh(t, &[], "setsid sh -c 'trap \"\" TERM; echo daemon; sleep 1000' & read line; echo end; exit 5");
+    assert!(ran.took < soon(10_000), "{:?}", ran.took);
     assert!(ran.stdout().contains("end\n"), "{}", ran.report);
     ran.exited(5);
 }
@@ -65,16 +69,13 @@ fn a_reader_that_stops_does_not_stop_the_timeout(t: &Test) {
         let id = new_id(t);
         let (ours, theirs) = pipe().unwrap();
         let (status, told) = pipe().unwrap();
-        let flags = [flag, "--timeout", "300ms", "--status-fd", "71"];
+        let flags = [flag, "--timeout", &short(300), "--status-fd", "71"];
         let call = call(t, &id, &flags, &["yes"]).stdout(theirs.into());
         let running = call.pass(vec![(OwnedFd::from(told), 71)]).spawn();
         let mut events = crate::support::container::Lines::new(status.into());
         let started: Value = serde_json::from_str(&events.next().unwrap()).unwrap();
         let program = os::pidfd(started["pid"].as_i64().unwrap() as i32).unwrap();
-        assert!(
-            os::readable(&program, Duration::from_millis(1500) * os::slowness()),
-            "{flag}: it runs on, as nobody reads its output"
-        );
+        assert!(os::readable(&program, Duration::from_secs(5)), "{flag}: it runs on, as nobody reads its output");
         drop(ours);
         drop(events);
         running.wait().code(124);
@@ -95,7 +96,7 @@ fn a_reader_that_goes_away(t: &Test) {
 /// Starts a stubborn tree of processes, and kills brig as soon as it runs.
 fn kill_brig(t: &Test, flags: &[&str]) -> String {
     let deaf = "trap '' TERM INT HUP QUIT";
-    let script = format!("{deaf}; (setsid sh -c \"{deaf}; sleep 60; :\" &); echo begun; sleep 60; :");
+    let script = format!("{deaf}; (setsid sh -c \"{deaf}; sleep 1000; :\" &); echo begun; sleep 1000; :");
     let mut stream = Stream::start(t, flags, &["sh", "-c", &script]);
     let program = stream.event("started")["pid"].as_i64().unwrap() as i32;
     stream.event("stdout");
@@ -103,11 +104,11 @@ fn kill_brig(t: &Test, flags: &[&str]) -> String {
     let begun = Instant::now();
     let Stream { running, id, .. } = stream;
     running.kill();
-    assert!(os::readable(&program, Duration::from_secs(2)), "the program lives on");
+    assert!(os::readable(&program, Duration::from_secs(10)), "the program lives on");
     let mark = format!("BRIG_TEST={}", t.id());
     // The kernel ends the rest of the namespace before init is seen to have ended; they are this process's to reap.
     while !crate::support::host::processes_marked(&mark).is_empty() {
-        assert!(begun.elapsed() < soon(2000), "{:?}", left(t, &id));
+        assert!(begun.elapsed() < soon(10_000), "{:?}", left(t, &id));
     }
     id
 }
@@ -134,7 +135,7 @@ fn killed_brig_with_a_writable_directory(t: &Test) {
 }
 
 fn a_limit_is_changed_while_it_runs(t: &Test) {
-    let mut stream = Stream::start(t, &[], &["sh", "-c", "echo begun; sleep 30"]);
+    let mut stream = Stream::start(t, &[], &["sh", "-c", "echo begun; sleep 1000"]);
     stream.event("stdout");
     let id = stream.id.clone();
     tool(t, &["update", &id, "--timeout", "x"]).out().code(125);
@@ -148,7 +149,7 @@ fn a_limit_is_changed_while_it_runs(t: &Test) {
 }
 
 fn many_at_once(t: &Test) {
-    let ids: Vec<String> = (0..12).map(|_| new_id(t)).collect();
+    let ids: Vec<String> = (0..if os::slowness() > 1 { 4 } else { 12 }).map(|_| new_id(t)).collect();
     let all: Vec<_> = ids.iter().map(|id| call(t, id, &["--json"], &["sh", "-c", "echo $0", id]).spawn()).collect();
     for (running, id) in all.into_iter().zip(&ids) {
         let report = running.wait().code(0).json();

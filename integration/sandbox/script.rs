@@ -110,7 +110,7 @@ fn exit_statuses(t: &Test) {
         (none.clone(), vec!["true"], 0),
         (none.clone(), vec!["sh", "-c", "exit 3"], 3),
         (none.clone(), vec!["sh", "-c", "exit 255"], 255),
-        (vec!["--timeout", "50ms"], vec!["sleep", "9"], 124),
+        (vec!["--timeout", "50ms"], vec!["sleep", "1000"], 124),
         (vec!["--memory", "x"], vec!["true"], 125),
         (vec!["-C", "/nowhere"], vec!["true"], 125),
         (none.clone(), vec!["/etc/passwd"], 126),
