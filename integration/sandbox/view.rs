@@ -298,6 +298,17 @@ fn nested(t: &Test) {
         assert_eq!(ran.stdout(), "in\n", "{profile}: {}", ran.report);
         ran.exited(3);
     }
+    // Whoever kills its init, the program does not live on: the outer init and shell are alone again.
+    let run = format!("./brig --root /tmp/state sandbox run -q --timeout {} -- sh -c", short(3000));
+    let killed = format!(
+        "{run} 'kill -9 $PPID; sleep 1000 & exec sleep 0.1'
+        {run} 'echo $PPID; sleep 1000 & sleep 1000' | {{ read -r init; kill -9 $init; cat; }}
+        set -- /proc/[0-9]*; echo $#"
+    );
+    for profile in ["compute", "unrestricted"] {
+        let ran = sh(t, &["--profile", profile, "--timeout", &short(20_000)], &killed);
+        assert_eq!(ran.stdout(), "2\n", "{profile}: {}", ran.report);
+    }
     let out = plain(t, &["-q"], &[&inner[..5], &["--strict"], &inner[5..]].concat());
     assert_eq!(out.code, 125, "{}", out.stderr);
 }

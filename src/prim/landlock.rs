@@ -19,7 +19,8 @@ pub struct Ruleset {
 }
 
 /// Compiles a ruleset for this kernel, or `None` where it has no Landlock. `read` lists what may be read and executed,
-/// `write` what may be changed as well. With `scope`, abstract unix sockets and processes outside are out of reach.
+/// `write` what may be changed as well. Processes outside get no signals; with `scope`, abstract unix sockets outside are out of
+/// reach, too.
 pub fn compile(read: &[CString], write: &[CString], scope: bool) -> Option<Ruleset> {
     let version = landlock::version();
     let handled = match version {
@@ -31,7 +32,12 @@ pub fn compile(read: &[CString], write: &[CString], scope: bool) -> Option<Rules
     };
     let look = (access::EXECUTE | access::READ_FILE | access::READ_DIR | access::IOCTL_DEV) & handled;
     let rules = read.iter().map(|p| (p.clone(), look)).chain(write.iter().map(|p| (p.clone(), handled))).collect();
-    Some(Ruleset { handled, scoped: if scope && version >= 6 { landlock::SCOPE_ALL } else { 0 }, rules })
+    let scoped = match (version, scope) {
+        (..6, _) => 0,
+        (_, false) => landlock::SCOPE_SIGNAL,
+        (_, true) => landlock::SCOPE_SIGNAL | landlock::SCOPE_ABSTRACT_UNIX_SOCKET,
+    };
+    Some(Ruleset { handled, scoped, rules })
 }
 
 /// Puts a ruleset in force. For the child: allocates nothing.

@@ -207,6 +207,10 @@ impl Attendant for Desk {
         }
     }
 
+    fn is_alone(&self) -> bool {
+        true
+    }
+
     fn console(&mut self) -> Result<Option<OwnedFd>> {
         let (ours, theirs) = socket::packet_pair().during(|| "make a socket pair".into())?;
         self.console = Some(ours);

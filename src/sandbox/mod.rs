@@ -14,6 +14,7 @@ pub mod interpreter;
 pub mod lint;
 mod live;
 pub mod net;
+mod orphans;
 pub mod policy;
 pub mod policy_file;
 pub mod pool;

@@ -5,6 +5,7 @@ use super::compile::{self, Compiled, Overlay, Walls};
 use super::diff;
 use super::event::{Event, Output};
 use super::live::Live;
+use super::orphans::Orphans;
 use super::policy::{Limits, Policy};
 use super::record::Recorder;
 use super::report::{Captured, Finding, Mode, Report};
@@ -126,6 +127,10 @@ pub trait Attendant {
     fn about_to_run(&mut self) -> Result<()> {
         Ok(())
     }
+    /// Whether this process has nothing else to do, and no other children to come: then what is orphaned is the sandbox's.
+    fn is_alone(&self) -> bool {
+        false
+    }
     /// A socket for the master of the program's terminal, if it is to have one.
     ///
     /// # Errors
@@ -155,8 +160,9 @@ pub fn run(mut job: Job, attendant: &mut dyn Attendant) -> Result<Report> {
     let mut walls = Walls { mode, bound_proc: false, single_binds: false, by_rlimits: false };
     let mut notes = Vec::new();
     loop {
+        let orphans = (walls.mode == Mode::Confined && attendant.is_alone()).then(Orphans::catch).flatten();
         match start::start(&mut job, &id, walls, &mut notes, attendant) {
-            Ok(started) => return attend(job, id, started, notes, attendant),
+            Ok(started) => return attend(job, id, started, notes, attendant, orphans.as_ref()),
             Err(error) => match start::weaker(&error, walls) {
                 Some((next, _)) if !start::network_holds(&job.policy, next) => {
                     let what =
@@ -224,6 +230,7 @@ fn attend(
     started: Started,
     mut notes: Vec<String>,
     attendant: &mut dyn Attendant,
+    orphans: Option<&Orphans>,
 ) -> Result<Report> {
     let Started { mut compiled, mut live, mut recorder, layer, ending, mut outputs, placeholders } = started;
     notes.append(&mut compiled.notes);
@@ -292,7 +299,14 @@ fn attend(
         }
         for source in ready {
             match source {
-                Source::Ending => ended = Some(init::ending(ending.as_fd()).ok().flatten()),
+                Source::Ending => {
+                    let told = init::ending(ending.as_fd()).ok().flatten();
+                    // Its init has died without a word, and with it who would have ended the rest.
+                    if let (None, Some(orphans)) = (told, orphans) {
+                        orphans.end(live.child.pid);
+                    }
+                    ended = Some(told);
+                }
                 Source::Timeout => live.time_is_up(),
                 Source::Sample => {
                     let _ = sampler.as_ref().map(|fd| timer::passed(fd.as_fd()));
@@ -310,7 +324,7 @@ fn attend(
                     _ => {}
                 },
                 Source::Watch => told(&mut live, &job, attendant),
-                Source::Proxy => live.hear_proxy(&mut |event| attendant.event(&event)),
+                Source::Proxy => drop(live.hear_proxy(&mut |event| attendant.event(&event))),
                 Source::Output(number) => {
                     let mut piece = vec![0; 65536];
                     let read = outputs[number].as_ref().map_or(Ok(0), |fd| files::read(fd.as_fd(), &mut piece));

@@ -25,8 +25,10 @@ pub mod access {
     pub const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
 }
 
-/// Reach of abstract unix sockets and signals ends at the sandbox (version 6).
-pub const SCOPE_ALL: u64 = 3;
+/// Reach of abstract unix sockets ends at the sandbox (version 6).
+pub const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+/// Reach of signals does (version 6).
+pub const SCOPE_SIGNAL: u64 = 2;
 
 /// `struct landlock_ruleset_attr` of linux/landlock.h.
 #[repr(C)]
