@@ -65,7 +65,7 @@ fn a_daemon_that_keeps_the_pipes(t: &Test) {
 }
 
 fn a_reader_that_stops_does_not_stop_the_timeout(t: &Test) {
-    for flag in ["--json-lines", "--quiet"] {
+    for flag in ["--json-lines", "--quiet", "--tty"] {
         let id = new_id(t);
         let (ours, theirs) = pipe().unwrap();
         let (status, told) = pipe().unwrap();

@@ -188,11 +188,13 @@ impl Attendant for Desk {
     }
 
     fn sinks(&self) -> Vec<BorrowedFd<'_>> {
-        self.writers.iter().filter(|w| !w.waiting.is_empty()).map(|w| w.file.as_fd()).collect()
+        let writers = self.writers.iter().filter(|w| !w.waiting.is_empty()).map(|w| w.file.as_fd());
+        writers.chain(self.terminal.iter().flat_map(Terminal::sinks)).collect()
     }
 
     fn drain(&mut self) {
         self.writers.iter_mut().for_each(Writer::drain);
+        self.terminal.iter_mut().for_each(Terminal::drain);
     }
 
     fn takes_output(&self) -> bool {
