@@ -5,6 +5,7 @@ use super::event::Event;
 use super::net::{Event as NetEvent, Listeners, Options, Proxies, Rules, Shared, Stage};
 use super::policy::{Network, Policy};
 use super::profile;
+use super::record::KINDS_MAX;
 use super::report::{Connection, LimitUsed, Mode, Outcome, Report, Sample, Violation};
 use super::supervise::{Job, micros};
 use super::units::{Bytes, Percent, Span};
@@ -27,6 +28,9 @@ const SAMPLES_MAX: usize = 4096;
 
 /// How many connections are kept for the report.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// How many events of the proxies are heard at once.
+const EVENTS_AT_ONCE: usize = 256;
 
 /// What may be changed while a sandbox runs; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -300,16 +304,19 @@ impl Live {
         self.heard.as_ref().map(|(_, wake)| wake.clone())
     }
 
-    pub(super) fn hear_proxy(&mut self, tell: &mut dyn FnMut(Event)) {
-        let Some((receiver, wake)) = &self.heard else { return };
+    /// Hears what the proxies have to tell; true if there may be more.
+    pub(super) fn hear_proxy(&mut self, tell: &mut dyn FnMut(Event)) -> bool {
+        let Some((receiver, wake)) = &self.heard else { return false };
         let _ = wake.read();
-        for event in receiver.try_iter() {
+        let mut heard = 0;
+        for event in receiver.try_iter().take(EVENTS_AT_ONCE) {
+            heard += 1;
             if event.stage == Stage::Begun {
                 continue;
             }
             let connection = event.connection(self.started);
             if event.stage == Stage::Denied {
-                let violation = Violation {
+                let mut violation = Violation {
                     at_us: connection.at_us,
                     kind: "network",
                     what: format!("{}:{}", connection.host, connection.port),
@@ -317,10 +324,13 @@ impl Live {
                     pid: 0,
                     count: 1,
                 };
-                let same = |v: &&mut Violation| {
-                    v.kind == "network" && v.what == violation.what && v.program == violation.program
+                let same = |v: &Violation, other: &Violation| {
+                    v.kind == "network" && v.what == other.what && v.program == other.program
                 };
-                match self.violations.iter_mut().find(same) {
+                if self.violations.len() >= KINDS_MAX && !self.violations.iter().any(|v| same(v, &violation)) {
+                    (violation.what, violation.program) = ("other connections".into(), String::new());
+                }
+                match self.violations.iter_mut().find(|v| same(v, &violation)) {
                     Some(known) => known.count += 1,
                     None => {
                         self.violations.push(violation.clone());
@@ -333,12 +343,17 @@ impl Live {
                 self.connections.push(connection);
             }
         }
+        // The rest, if there is more, when others have had their turn.
+        if heard == EVENTS_AT_ONCE {
+            let _ = wake.write(1);
+        }
+        heard == EVENTS_AT_ONCE
     }
 
     pub(super) fn stop_proxies(&mut self, tell: &mut dyn FnMut(Event)) {
         if let Some(proxies) = self.proxies.take() {
             proxies.stop();
-            self.hear_proxy(tell);
+            while self.hear_proxy(tell) {}
         }
     }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-/// The most kinds of violation that are kept apart; a program can make up more.
-const KINDS_MAX: usize = 1000;
+/// The most kinds of violation that are kept apart; a program can make up more, which count as one.
+pub(super) const KINDS_MAX: usize = 1000;
 
 /// A filter's listener and what it has heard.
 pub struct Recorder {
@@ -36,17 +36,18 @@ impl Recorder {
         let program = std::fs::read_to_string(format!("/proc/{}/comm", call.pid)).unwrap_or_default();
         let program = program.trim_end().to_owned();
         seccomp::refuse(self.listener.as_fd(), call.id, Errno::EPERM)?;
-        let what = describe(call.number, &call.args);
+        let (mut what, mut program) = (describe(call.number, &call.args), program);
         let at_us = self.started.elapsed().as_micros() as u64;
+        if self.heard.len() >= KINDS_MAX && !self.heard.contains_key(&(what.clone(), program.clone())) {
+            (what, program) = ("other calls".into(), String::new());
+        }
         if let Some(known) = self.heard.get_mut(&(what.clone(), program.clone())) {
             known.count += 1;
             return Ok(None);
         }
         let violation =
             Violation { at_us, kind: "syscall", what: what.clone(), program: program.clone(), pid: call.pid, count: 1 };
-        if self.heard.len() < KINDS_MAX {
-            self.heard.insert((what, program), violation.clone());
-        }
+        self.heard.insert((what, program), violation.clone());
         Ok(Some(violation))
     }
 

@@ -9,6 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// How many times is read at once at most: as much as the kernel keeps (inotify(7), `max_queued_events`) is less.
+const READS_MAX: usize = 256;
+
 /// A watch over hidden paths and what it has heard.
 pub struct Watch {
     inotify: Inotify,
@@ -29,11 +32,12 @@ impl Watch {
         self.inotify.as_fd()
     }
 
-    /// Hears what there is, and returns what was denied for the first time. Never waits. The kernel takes several openings
+    /// Hears what there is, up to a limit, and returns what was denied for the first time. Never waits. The kernel takes several openings
     /// of one path in a row for one, so that a count is the least that there were.
     pub fn hear(&mut self) -> Vec<Violation> {
         let mut fresh = Vec::new();
-        while let Ok(events) = self.inotify.read_events() {
+        for _ in 0..READS_MAX {
+            let Ok(events) = self.inotify.read_events() else { break };
             for name in events.into_iter().filter_map(|event| event.name) {
                 let number = name.to_str().and_then(|name| name.parse::<usize>().ok());
                 let Some((number, path)) = number.and_then(|n| Some((n, self.paths.get(n)?))) else { continue };
