@@ -1,6 +1,7 @@
 //! Files: hidden, protected, opened.
 
 use super::*;
+use std::os::unix::fs::PermissionsExt;
 
 pub(super) fn d_deny_read_path_and_glob(t: &Test) {
     let p = Place::new(t);
@@ -268,5 +269,75 @@ pub(super) fn d_sources_exchanged_for_symlinks(t: &Test) {
         run(&t.new_id()).code(1);
         let _ = fs::remove_file(p.dir.join("sub/.git/new"));
         let _ = fs::remove_file(p.dir.join("sub/new"));
+    }
+}
+
+pub(super) fn d_protected_directories_of_overlays(t: &Test) {
+    let p = Place::new(t);
+    p.file(".git/config", "mine");
+    p.file("sub/.git/config", "mine");
+    let before = p.tree();
+    let script = "echo evil >.git/HEAD; mkdir -p .claude; echo evil >.claude/notes; echo evil >sub/.git/HEAD; mv .git x; exit 3";
+    for flags in [&["--commit"][..], &["-w", "--overlay", "sub"], &[]] {
+        let script = if flags.contains(&"-w") { "echo evil >sub/.git/HEAD; exit 3" } else { script };
+        let out = p.sh(flags, script).code(3);
+        assert_eq!(p.tree(), before, "{flags:?}: {}", out.stderr);
+    }
+    p.sh(&["--commit"], "echo good >.git/HEAD && mkdir -p .claude && echo good >.claude/notes").ok();
+    assert_eq!(["HEAD", "config"].map(|name| p.host(&format!(".git/{name}"))), [Some("good\n".into()), Some("mine".into())]);
+    assert_eq!(p.host(".claude/notes").as_deref(), Some("good\n"));
+    assert!(!p.dir.join(".git/hooks").exists() && !p.dir.join(".claude/commands").exists());
+}
+
+pub(super) fn d_protected_git_directories(t: &Test) {
+    let p = Place::new(t);
+    for repository in ["", "sub/", "bare/.git/modules/a/", "bare/.git/modules/b/c/"] {
+        let dir = if repository.contains("modules") { repository.to_owned() } else { format!("{repository}.git/") };
+        for file in ["HEAD", "config", "hooks/x"] {
+            p.file(&format!("{dir}{file}"), "mine");
+        }
+    }
+    p.file("bare/.git/HEAD", "mine");
+    p.file(".git/worktrees/w/HEAD", "mine");
+    p.file(".git/worktrees/w/commondir", "../..\n");
+    // All else in there may be taken away.
+    let tree = || p.tree().into_iter().filter(|line| !line.contains("/HEAD ")).collect::<Vec<_>>();
+    let before = tree();
+    let names = [".git/commondir", ".git/config.worktree", "sub/.git/commondir", "bare/.git/commondir", "bare/.git/hooks/x",
+        ".git/worktrees/w/commondir", ".git/worktrees/w/config.worktree", "bare/.git/modules/a/commondir",
+        "bare/.git/modules/a/config", "bare/.git/modules/a/hooks/x", "bare/.git/modules/b/c/commondir",
+        "bare/.git/modules/b/c/config", "bare/.git/modules/b/c/config.worktree", "bare/.git/modules/b/c/hooks/x"];
+    for name in names {
+        let out = p.sh(&["-w"], &attack(name)).ok();
+        assert_eq!(tree(), before, "{name}: {}", out.stderr);
+    }
+    for dir in [".git", ".git/worktrees", "bare/.git/modules", "bare/.git/modules/b"] {
+        p.sh(&["-w"], &format!("mv {dir} other")).fails(&["busy"]);
+    }
+    // A repository works all the same, as long as the sandbox runs.
+    if Path::new("/usr/bin/git").exists() {
+        let git = "git -c safe.directory='*' -c user.name=a -c user.email=a@b";
+        fs::create_dir(p.dir.join("real")).unwrap();
+        p.sh(&["-w", "--no-protect"], &format!("cd real && {git} init -q")).ok();
+        let script = format!("cd real && echo a >a && {git} add a && {git} commit -qm a && {git} log --format=%s && {git} rev-parse --git-common-dir");
+        assert_eq!(p.sh(&["-w"], &script).ok().stdout.lines().next(), Some("a"));
+        assert!(!p.dir.join("real/.git/commondir").exists() && !p.dir.join("real/.git/config.worktree").exists());
+    }
+}
+
+pub(super) fn d_protected_directories_that_are_closed(t: &Test) {
+    let p = Place::new(t);
+    p.file(".git/hooks/x", "mine");
+    p.file("sub/.bashrc", "mine");
+    p.file("empty/.git/HEAD", "mine");
+    for (dir, inner) in [(".git", "hooks/x"), ("sub", ".bashrc"), ("empty/.git", "hooks/x")] {
+        for mode in ["000", "100", "600", "500"] {
+            p.sh(&["-w"], &format!("chmod {mode} {dir}")).ok();
+            let script = format!("chmod 700 {dir}; mkdir -p {dir}/hooks; echo evil >{dir}/{inner}; chmod 700 {dir}; true");
+            let out = p.sh(&["-w"], &script).ok();
+            fs::set_permissions(p.dir.join(dir), fs::Permissions::from_mode(0o755)).unwrap();
+            let now = p.host(&format!("{dir}/{inner}"));
+            assert!(now.is_none() == dir.starts_with("empty") && now.is_none_or(|text| text == "mine"), "{dir} {mode}: {}", out.stderr);
+        }
     }
 }

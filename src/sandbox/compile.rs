@@ -55,6 +55,8 @@ pub struct Compiled {
     pub listen: Vec<u16>,
     /// What does not exist, must not be made by the program, and is therefore made and write-protected as long as it runs.
     pub placeholders: Vec<PathBuf>,
+    /// Those of them that are directories which the program writes for real, but for what is protected there.
+    pub outer: Vec<PathBuf>,
     /// Symlinks that may not be replaced.
     pub links: Vec<PathBuf>,
     /// What was left out, and why.
@@ -108,6 +110,7 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
         landlock,
         listen: if proxied { vec![HTTP_PORT, SOCKS_PORT] } else { Vec::new() },
         placeholders: resolved.placeholders,
+        outer: resolved.outer,
         links: if walls.mode == Mode::Confined { Vec::new() } else { resolved.links },
         notes,
     })

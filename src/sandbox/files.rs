@@ -3,6 +3,7 @@
 use super::policy::{Policy, View, Workdir};
 use crate::error::{Error, Problem, Result};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Keys and passwords, hidden unless the policy opens them. `~` is the caller's home directory.
@@ -50,8 +51,29 @@ const STARTUP: &[&str] = &[
     ".idea",
 ];
 
-/// Such files by a path of two names: directory and what is in it.
-const NESTED: &[(&str, &str)] = &[(".git", "hooks"), (".git", "config"), (".claude", "commands")];
+/// Such files by a path of two names: directory and what is in it. `commondir` says where the rest of a repository is, hooks
+/// and all, and `config.worktree` is read besides `config` (gitrepository-layout(5)).
+const NESTED: &[(&str, &str)] = &[
+    (".git", "hooks"),
+    (".git", "config"),
+    (".git", "commondir"),
+    (".git", "config.worktree"),
+    (".claude", "commands"),
+];
+
+/// Directories of a repository that hold git directories of their own, at any depth, and what is in those.
+const INNER: &[(&str, &[&str])] = &[
+    ("modules", &["hooks", "config", "commondir", "config.worktree"]),
+    ("worktrees", &["commondir", "config.worktree"]),
+];
+
+/// How deep a submodule's name goes at most; what is below is protected as a whole.
+const INNER_DEPTH: u32 = 8;
+
+/// What a placeholder of this name holds. An empty `commondir` is an error to git; this one leads where none does.
+pub(super) fn content(path: &Path) -> &'static str {
+    if path.file_name().is_some_and(|name| name == "commondir") { ".\n" } else { "" }
+}
 
 /// Those of these names that are directories, and what they are in.
 const DIRECTORIES: &[&str] = &[".vscode", ".idea", ".git", "hooks", ".claude", "commands"];
@@ -85,6 +107,8 @@ pub struct Resolved {
     pub readable: Vec<PathBuf>,
     /// Protected names that are not there, directly in what may be written for real; directories before what is in them.
     pub placeholders: Vec<PathBuf>,
+    /// Those of them that are directories in which only some names are protected, and are written for real.
+    pub outer: Vec<PathBuf>,
     /// Symlinks that are protected or have protected names: what they lead to is in `protected`, and they are not to lead elsewhere.
     pub links: Vec<PathBuf>,
     /// Directories that are written but stay in their place, since what is in them is protected there.
@@ -141,6 +165,17 @@ pub fn resolve(policy: &Policy, cwd: &Path, commit: bool) -> Result<Resolved> {
         for dir in found.writable.iter().cloned().chain(real).chain(later).collect::<BTreeSet<_>>() {
             protect(&dir, files.protect_depth, files.allow_git_config, &mut found);
         }
+        // Over an overlay such a mount would be the real directory. There, overlayfs itself refuses to rename what is below.
+        let cwd = (files.workdir == Workdir::Overlay).then(|| cwd.to_owned());
+        let overlays: Vec<_> =
+            files.overlay.iter().filter_map(|dir| std::fs::canonicalize(dir).ok()).chain(cwd).collect();
+        let real = |path: &PathBuf| {
+            let within = |dirs: &[PathBuf]| dirs.iter().any(|dir| path.starts_with(dir));
+            within(&found.writable) || !within(&overlays)
+        };
+        found.outer = found.placeholders.iter().filter(|path| is_outer(path) && real(path)).cloned().collect();
+        let pinned = std::mem::take(&mut found.pinned);
+        found.pinned = pinned.into_iter().filter(real).collect();
     }
     // One mount is enough for what is below another.
     for list in [&mut found.hidden, &mut found.protected, &mut found.writable, &mut found.readable, &mut found.pinned] {
@@ -242,9 +277,10 @@ fn expand(pattern: &str, cwd: &Path, at: &str, notes: &mut Vec<String>, problems
     }
 }
 
-/// Finds what has to be protected in a directory that may be written for real.
+/// Finds what has to be protected in a directory that may be written for real. What can't be looked into is protected as a
+/// whole: its owner, who the program may be, could open it.
 fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved) {
-    let nested = |a: &str, b: &str| !(allow_git_config && (a, b) == (".git", "config"));
+    let nested = |a: &str, b: &str| !(allow_git_config && a == ".git" && b.starts_with("config"));
     let mut queue = vec![(dir.to_owned(), 0)];
     let mut seen = 0;
     while let Some((dir, level)) = queue.pop() {
@@ -255,37 +291,29 @@ fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved)
             ));
             break;
         }
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
         let mut names = BTreeSet::new();
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // Through no symlink: what is in there is protected, or not, where it is.
-            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-            if STARTUP.contains(&name.as_str()) && entry.path().is_symlink() {
-                found.links.push(entry.path());
+        for (path, is_dir) in entries(&dir, found) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if STARTUP.contains(&name.as_str()) && path.is_symlink() {
+                found.links.push(path.clone());
             }
             // A file .git says where the repository is, hooks and all.
             if STARTUP.contains(&name.as_str()) || name == ".git" && !is_dir {
-                found.protected.push(entry.path());
+                found.protected.push(path.clone());
             }
-            for (_, inner) in NESTED.iter().filter(|(a, b)| is_dir && *a == name && nested(a, b)) {
-                found.pinned.push(entry.path());
-                let path = entry.path().join(inner);
-                if path.is_symlink() {
-                    found.links.push(path.clone());
-                }
-                if path.exists() {
-                    found.protected.push(path);
-                } else if level == 0 {
-                    found.placeholders.push(path);
-                }
+            let inner: Vec<_> =
+                NESTED.iter().filter(|(a, b)| is_dir && *a == name && nested(a, b)).map(|(_, b)| *b).collect();
+            // A repository that is there is used by its name, at whatever level it is.
+            protect_in(&path, &inner, level == 0 || name == ".git", found);
+            if is_dir && name == ".git" {
+                protect_inner(&path, &nested, found);
             }
             if is_dir && level < depth && !SKIPPED.contains(&name.as_str()) {
-                queue.push((entry.path(), level + 1));
+                queue.push((path, level + 1));
             }
             names.insert(name);
         }
-        if level == 0 {
+        if level == 0 && !found.protected.contains(&dir) && dir.is_dir() {
             let missing = STARTUP.iter().filter(|name| !names.contains(**name));
             found.placeholders.extend(missing.map(|name| dir.join(name)));
             for (outer, _) in NESTED.iter().filter(|(a, _)| !names.contains(*a)) {
@@ -296,6 +324,68 @@ fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved)
             }
             for (outer, inner) in NESTED.iter().filter(|(a, b)| !names.contains(*a) && nested(a, b)) {
                 found.placeholders.push(dir.join(outer).join(inner));
+            }
+        }
+    }
+}
+
+/// What is in a directory, and whether it is a directory itself; symlinks are none: what is in there is protected, or not,
+/// where it is. A directory that can't be read is protected.
+fn entries(dir: &Path, found: &mut Resolved) -> Vec<(PathBuf, bool)> {
+    let read = || -> std::io::Result<Vec<_>> {
+        std::fs::read_dir(dir)?.map(|entry| entry.and_then(|e| Ok((e.path(), e.file_type()?.is_dir())))).collect()
+    };
+    read().unwrap_or_else(|error| {
+        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+            found.protected.push(dir.to_owned());
+        }
+        Vec::new()
+    })
+}
+
+/// Protects these names in a directory; those that are missing with placeholders, if so wanted.
+fn protect_in(dir: &Path, names: &[&str], placeholders: bool, found: &mut Resolved) {
+    if !names.is_empty() {
+        found.pinned.push(dir.to_owned());
+    }
+    for path in names.iter().map(|name| dir.join(name)) {
+        match std::fs::symlink_metadata(&path) {
+            Ok(there) => {
+                found.links.extend(there.is_symlink().then(|| path.clone()));
+                // A link that leads nowhere is held as a link alone.
+                found.protected.push(path);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                found.placeholders.extend(placeholders.then_some(path));
+            }
+            Err(_) => found.protected.push(dir.to_owned()),
+        }
+    }
+}
+
+/// Protects the git directories of submodules and worktrees that are in a repository's.
+fn protect_inner(git: &Path, nested: &dyn Fn(&str, &str) -> bool, found: &mut Resolved) {
+    for (name, protected) in INNER {
+        let names: Vec<_> = protected.iter().copied().filter(|name| nested(".git", name)).collect();
+        let mut queue = vec![(git.join(name), 0)];
+        while let Some((dir, level)) = queue.pop() {
+            let entries = entries(&dir, found);
+            if entries.is_empty() {
+                continue;
+            }
+            // Neither is a directory on the way there to be replaced.
+            found.pinned.push(dir.clone());
+            // Known by more than a program could take away.
+            let known = |name: &&str| protected.contains(name) || ["HEAD", "objects", "refs"].contains(name);
+            let is_git = entries.iter().filter_map(|(path, _)| path.file_name()?.to_str()).any(|name| known(&name));
+            if is_git {
+                protect_in(&dir, &names, true, found);
+            }
+            // In a git directory there are its own submodules, and much else.
+            let below = entries.into_iter().filter(|(path, is_dir)| *is_dir && (!is_git || path.ends_with(name)));
+            match level < INNER_DEPTH {
+                true => queue.extend(below.map(|(path, _)| (path, level + 1))),
+                false => found.protected.extend(below.map(|(path, _)| path)),
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::spec::{Loaded, Process, SeccompAction};
 use crate::sys::{Errno, Letter, init};
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -140,18 +141,30 @@ impl Leftover {
 pub(super) struct Placeholders(Vec<(PathBuf, u64)>);
 
 impl Placeholders {
-    fn make(paths: &[PathBuf]) -> Placeholders {
-        let mut made = Vec::new();
+    /// Makes those that can be made, and gives the directories in which that is denied, though the program could open them.
+    fn make(paths: &[PathBuf]) -> (Placeholders, Vec<PathBuf>) {
+        let (mut made, mut closed) = (Vec::new(), Vec::new());
         for path in paths {
             let there = match files::is_directory(path) {
                 true => std::fs::DirBuilder::new().mode(0o700).create(path),
-                false => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop),
+                false => OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)
+                    .and_then(|mut file| file.write_all(files::content(path).as_bytes())),
             };
-            if let Ok(found) = there.and_then(|()| std::fs::symlink_metadata(path)) {
-                made.push((path.clone(), found.ino()));
+            match there.and_then(|()| std::fs::symlink_metadata(path)) {
+                Ok(found) => made.push((path.clone(), found.ino())),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    let own = |dir: &&Path| dir.metadata().is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw());
+                    closed.extend(path.parent().filter(own).map(Path::to_owned));
+                }
+                Err(_) => {}
             }
         }
-        Placeholders(made)
+        closed.dedup();
+        (Placeholders(made), closed)
     }
 
     /// Removes those that are still as they were made; the rest is somebody's by now, and told.
@@ -161,7 +174,9 @@ impl Placeholders {
             let same = |now: &std::fs::Metadata| now.ino() == *inode;
             match std::fs::symlink_metadata(path) {
                 Ok(now) if same(&now) && now.is_dir() && std::fs::remove_dir(path).is_ok() => {}
-                Ok(now) if same(&now) && now.is_file() && now.len() == 0 => drop(std::fs::remove_file(path)),
+                Ok(now) if same(&now) && now.is_file() && now.len() == files::content(path).len() as u64 => {
+                    drop(std::fs::remove_file(path));
+                }
                 Ok(_) => notes.push(format!("{} has been written meanwhile, and stays", path.display())),
                 Err(_) => {}
             }
@@ -242,15 +257,16 @@ pub(super) fn start(
             }
         }
     }
-    let placeholders = match walls.mode {
-        Mode::Confined => Placeholders::default(),
+    let (placeholders, closed) = match walls.mode {
+        Mode::Confined => Default::default(),
         _ => Placeholders::make(&compiled.placeholders),
     };
     if let Some(linux) = &mut compiled.spec.linux {
         let paths = placeholders.0.iter().map(|(path, _)| path);
         let (outer, inner): (Vec<_>, Vec<_>) = paths.cloned().partition(|path| files::is_outer(path));
-        linux.readonly_paths.extend(inner);
-        compiled.spec.mounts.extend(outer.iter().map(|path| compile::bind(path, path, true)));
+        linux.readonly_paths.extend(inner.into_iter().chain(closed));
+        let outer = outer.iter().filter(|path| compiled.outer.contains(path));
+        compiled.spec.mounts.extend(outer.map(|path| compile::bind(path, path, true)));
     }
     let record = groups.record.clone();
     attendant.made(&Leftover { cgroups: record.clone(), placeholders: placeholders.clone() });
