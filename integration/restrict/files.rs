@@ -341,3 +341,25 @@ pub(super) fn d_protected_directories_that_are_closed(t: &Test) {
         }
     }
 }
+
+pub(super) fn d_binds_of_what_is_denied(t: &Test) {
+    let p = Place::new(t);
+    for name in ["data/secret", "data/open", "data/deep/keys/a", "data/locked", "home/.ssh/id", "data/.git/config"] {
+        p.file(name, "HIDDEN");
+    }
+    fs::create_dir(p.dir.join("at")).unwrap();
+    let before = p.tree();
+    let (at, home) = (format!("{}:{}:rw", p.path("data"), p.path("at")), format!("{}:/mnt", p.path("home")));
+    let deny = ["--deny-read", "data/secret", "--deny-read", "data/deep/keys", "--deny-write", "data/locked"];
+    let script = "cat at/open at/secret at/deep/keys/a /mnt/.ssh/id; echo x >at/locked; mv at/locked y; mv at/secret x; cat x; echo -n open; true";
+    let out = p.sh(&[&["-v", &at, "-v", &home], &deny[..]].concat(), script).ok();
+    assert_eq!(out.stdout, "HIDDENopen", "{}", out.stderr);
+    assert_eq!(p.tree(), before, "{}", out.stderr);
+    // Nor is what is protected where it is, be it there or not.
+    let script = "echo x >at/.git/config; echo x >at/.git/commondir; mkdir at/.git/hooks at/.git/hooks/x; mv at/.git y; echo x >at/.bashrc; true";
+    let out = p.sh(&["-v", &at, "--allow-write", "data"], script).ok();
+    assert_eq!(p.tree(), before, "{}", out.stderr);
+    // A bind of just that: what is denied is denied.
+    let only = format!("{}:/mnt", p.path("data/deep/keys"));
+    assert!(!p.sh(&["-v", &only, "--deny-read", "data/deep/keys"], "cat /mnt/a; true").ok().stdout.contains("HIDDEN"));
+}

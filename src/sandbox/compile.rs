@@ -57,6 +57,8 @@ pub struct Compiled {
     pub placeholders: Vec<PathBuf>,
     /// Those of them that are directories which the program writes for real, but for what is protected there.
     pub outer: Vec<PathBuf>,
+    /// Directories and files of the host that are seen elsewhere, too: what, and where.
+    pub aliases: Vec<(PathBuf, PathBuf)>,
     /// Symlinks that may not be replaced.
     pub links: Vec<PathBuf>,
     /// What was left out, and why.
@@ -73,6 +75,11 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
     let mut notes = Vec::new();
     let mut resolved = files::resolve(policy, &cwd, commit)?;
     notes.append(&mut resolved.notes);
+    let aliases = if walls.mode == Mode::Confined { Vec::new() } else { aliases(policy)? };
+    for list in [&mut resolved.hidden, &mut resolved.protected, &mut resolved.links] {
+        let more: Vec<_> = list.iter().flat_map(|path| also_at(path, &aliases)).collect();
+        list.extend(more);
+    }
     let mut overlays = Vec::new();
     let mounts = mounts(policy, &cwd, walls, &resolved, &mut overlays)?;
     let (uid, gid) = crate::engine::store::caller();
@@ -111,9 +118,37 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
         listen: if proxied { vec![HTTP_PORT, SOCKS_PORT] } else { Vec::new() },
         placeholders: resolved.placeholders,
         outer: resolved.outer,
+        aliases,
         links: if walls.mode == Mode::Confined { Vec::new() } else { resolved.links },
         notes,
     })
+}
+
+/// What is bound elsewhere than where the host has it.
+fn aliases(policy: &Policy) -> Result<Vec<(PathBuf, PathBuf)>> {
+    if !matches!(policy.files.view, View::Host) {
+        return Ok(Vec::new());
+    }
+    let pair = |bind: &super::policy::Bind| {
+        let target = bind.target.as_deref().unwrap_or(&bind.source);
+        Ok((absolute(&bind.source, "/files/binds")?, target.to_owned()))
+    };
+    policy
+        .files
+        .binds
+        .iter()
+        .map(pair)
+        .filter(|pair| !matches!(pair, Ok((source, target)) if source == target))
+        .collect()
+}
+
+/// Where else a path of the host is seen: what is not to be had there, is not to be had here either.
+pub(super) fn also_at(path: &Path, aliases: &[(PathBuf, PathBuf)]) -> Vec<PathBuf> {
+    let at = |(source, target): &(PathBuf, PathBuf)| {
+        let rest = path.strip_prefix(source).ok()?;
+        Some(if rest.as_os_str().is_empty() { target.clone() } else { target.join(rest) })
+    };
+    aliases.iter().filter_map(at).collect()
 }
 
 /// The working directory as the program sees it, absolute.

@@ -264,7 +264,9 @@ pub(super) fn start(
     if let Some(linux) = &mut compiled.spec.linux {
         let paths = placeholders.0.iter().map(|(path, _)| path);
         let (outer, inner): (Vec<_>, Vec<_>) = paths.cloned().partition(|path| files::is_outer(path));
-        linux.readonly_paths.extend(inner.into_iter().chain(closed));
+        let kept: Vec<_> = inner.into_iter().chain(closed).collect();
+        let also = kept.iter().flat_map(|path| compile::also_at(path, &compiled.aliases));
+        linux.readonly_paths.extend(also.chain(kept.iter().cloned()));
         let outer = outer.iter().filter(|path| compiled.outer.contains(path));
         compiled.spec.mounts.extend(outer.map(|path| compile::bind(path, path, true)));
     }
