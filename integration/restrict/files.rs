@@ -363,3 +363,45 @@ pub(super) fn d_binds_of_what_is_denied(t: &Test) {
     let only = format!("{}:/mnt", p.path("data/deep/keys"));
     assert!(!p.sh(&["-v", &only, "--deny-read", "data/deep/keys"], "cat /mnt/a; true").ok().stdout.contains("HIDDEN"));
 }
+
+pub(super) fn d_placeholders_of_sandboxes_side_by_side(t: &Test) {
+    use crate::support::container::Lines;
+    use std::io::Write;
+    let p = Place::new(t);
+    fs::create_dir(p.dir.join("made")).unwrap();
+    p.file("made/.git/HEAD", "mine");
+    let before = p.tree();
+    let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let script = "echo up; read line; echo evil >.bashrc; echo evil >.git/config; mkdir .git/hooks/x; rm -rf .bashrc .git/hooks .vscode \
+        && mkdir .vscode; echo evil >made/.git/commondir; echo ended";
+    let start = || {
+        let ((input, order), (said, output)) = (pipe(), pipe());
+        let running = p.call(&["-w"]).args(&["-c", script]).stdin(input).stdout(output).spawn();
+        let mut lines = Lines::new(said);
+        assert_eq!(lines.next().as_deref(), Some("up"));
+        (running, fs::File::from(order), lines)
+    };
+    for first_ends_first in [true, false] {
+        let (mut one, mut two) = (start(), start());
+        if !first_ends_first {
+            std::mem::swap(&mut one, &mut two);
+        }
+        for (running, mut order, mut lines) in [one, two] {
+            writeln!(order).unwrap();
+            assert_eq!(lines.next().as_deref(), Some("ended"));
+            running.wait();
+            assert!(p.host(".bashrc").is_none_or(|text| text.is_empty()));
+        }
+        assert_eq!(p.tree(), before);
+    }
+    // What is as empty, and is the user's own, stays.
+    p.file(".npmrc", "");
+    fs::set_permissions(p.dir.join(".npmrc"), fs::Permissions::from_mode(0o600)).unwrap();
+    let before = p.tree();
+    let (one, two) = (start(), start());
+    for (running, order, _) in [one, two] {
+        drop(order);
+        running.wait();
+    }
+    assert_eq!(p.tree(), before);
+}

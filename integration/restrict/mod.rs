@@ -25,6 +25,7 @@ cases![
     d_protected_git_directories,
     d_protected_directories_that_are_closed,
     d_binds_of_what_is_denied,
+    d_placeholders_of_sandboxes_side_by_side,
     d_search_depth,
     d_no_directory_as_a_stream,
     d_sources_exchanged_for_symlinks,

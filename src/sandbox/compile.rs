@@ -57,6 +57,8 @@ pub struct Compiled {
     pub placeholders: Vec<PathBuf>,
     /// Those of them that are directories which the program writes for real, but for what is protected there.
     pub outer: Vec<PathBuf>,
+    /// What is protected and there: it may be the placeholder of another sandbox. Directories before what is in them.
+    pub protected: Vec<PathBuf>,
     /// Directories and files of the host that are seen elsewhere, too: what, and where.
     pub aliases: Vec<(PathBuf, PathBuf)>,
     /// Symlinks that may not be replaced.
@@ -75,6 +77,7 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
     let mut notes = Vec::new();
     let mut resolved = files::resolve(policy, &cwd, commit)?;
     notes.append(&mut resolved.notes);
+    let there = resolved.protected.clone();
     let aliases = if walls.mode == Mode::Confined { Vec::new() } else { aliases(policy)? };
     for list in [&mut resolved.hidden, &mut resolved.protected, &mut resolved.links] {
         let more: Vec<_> = list.iter().flat_map(|path| also_at(path, &aliases)).collect();
@@ -118,6 +121,7 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
         listen: if proxied { vec![HTTP_PORT, SOCKS_PORT] } else { Vec::new() },
         placeholders: resolved.placeholders,
         outer: resolved.outer,
+        protected: resolved.pinned.into_iter().chain(there).collect(),
         aliases,
         links: if walls.mode == Mode::Confined { Vec::new() } else { resolved.links },
         notes,

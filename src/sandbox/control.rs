@@ -227,7 +227,7 @@ fn is_own(dir: &Path) -> bool {
 
 /// Whether no sandbox can write there: below /tmp one without namespaces may.
 fn is_private(dir: &Path) -> bool {
-    !dir.starts_with("/tmp")
+    !dir.to_string_lossy().starts_with("/tmp/brig-sandbox-")
 }
 
 /// Whether somebody listens at a socket, without ever waiting for it.

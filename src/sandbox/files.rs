@@ -88,6 +88,12 @@ pub(super) fn is_outer(path: &Path) -> bool {
     path.file_name().is_some_and(|name| NESTED.iter().any(|(outer, _)| name == *outer))
 }
 
+/// Whether a path's name is one of those that are protected.
+pub(super) fn is_protected_name(path: &Path) -> bool {
+    let named = |name: &str| path.file_name().is_some_and(|own| own == name);
+    STARTUP.iter().any(|name| named(name)) || NESTED.iter().any(|(outer, inner)| named(outer) || named(inner))
+}
+
 /// Directories that are never looked into for such files.
 const SKIPPED: &[&str] = &["node_modules", "target", ".cache", "proc", "sys", "dev"];
 

@@ -15,6 +15,7 @@ pub mod lint;
 mod live;
 pub mod net;
 mod orphans;
+mod placeholders;
 pub mod policy;
 pub mod policy_file;
 pub mod pool;

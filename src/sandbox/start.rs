@@ -4,6 +4,7 @@ use super::cgroups::Cgroups;
 use super::compile::{self, Walls};
 use super::files;
 use super::live::Live;
+pub(super) use super::placeholders::Placeholders;
 use super::policy::{Limits, NetworkMode, Policy, Profile};
 use super::profile;
 use super::record::Recorder;
@@ -17,12 +18,9 @@ use crate::prim::cgroup::Record;
 use crate::spec::{Loaded, Process, SeccompAction};
 use crate::sys::{Errno, Letter, init};
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -136,55 +134,6 @@ impl Leftover {
     }
 }
 
-/// Files that are there so that the program can't make them.
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub(super) struct Placeholders(Vec<(PathBuf, u64)>);
-
-impl Placeholders {
-    /// Makes those that can be made, and gives the directories in which that is denied, though the program could open them.
-    fn make(paths: &[PathBuf]) -> (Placeholders, Vec<PathBuf>) {
-        let (mut made, mut closed) = (Vec::new(), Vec::new());
-        for path in paths {
-            let there = match files::is_directory(path) {
-                true => std::fs::DirBuilder::new().mode(0o700).create(path),
-                false => OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .and_then(|mut file| file.write_all(files::content(path).as_bytes())),
-            };
-            match there.and_then(|()| std::fs::symlink_metadata(path)) {
-                Ok(found) => made.push((path.clone(), found.ino())),
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    let own = |dir: &&Path| dir.metadata().is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw());
-                    closed.extend(path.parent().filter(own).map(Path::to_owned));
-                }
-                Err(_) => {}
-            }
-        }
-        closed.dedup();
-        (Placeholders(made), closed)
-    }
-
-    /// Removes those that are still as they were made; the rest is somebody's by now, and told.
-    pub(super) fn remove(self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for (path, inode) in self.0.iter().rev() {
-            let same = |now: &std::fs::Metadata| now.ino() == *inode;
-            match std::fs::symlink_metadata(path) {
-                Ok(now) if same(&now) && now.is_dir() && std::fs::remove_dir(path).is_ok() => {}
-                Ok(now) if same(&now) && now.is_file() && now.len() == files::content(path).len() as u64 => {
-                    drop(std::fs::remove_file(path));
-                }
-                Ok(_) => notes.push(format!("{} has been written meanwhile, and stays", path.display())),
-                Err(_) => {}
-            }
-        }
-        notes
-    }
-}
-
 /// Whether a filter lets the child tell of its listener and go on to the program; else nobody would answer it.
 fn can_record(seccomp: &crate::spec::Seccomp) -> bool {
     let allows = |action| action == Some(SeccompAction::Allow) || action == Some(SeccompAction::Log);
@@ -257,16 +206,16 @@ pub(super) fn start(
             }
         }
     }
-    let (placeholders, closed) = match walls.mode {
+    let (placeholders, kept) = match walls.mode {
         Mode::Confined => Default::default(),
-        _ => Placeholders::make(&compiled.placeholders),
+        _ => Placeholders::make(&compiled.placeholders, &compiled.protected)?,
     };
     if let Some(linux) = &mut compiled.spec.linux {
-        let paths = placeholders.0.iter().map(|(path, _)| path);
-        let (outer, inner): (Vec<_>, Vec<_>) = paths.cloned().partition(|path| files::is_outer(path));
-        let kept: Vec<_> = inner.into_iter().chain(closed).collect();
-        let also = kept.iter().flat_map(|path| compile::also_at(path, &compiled.aliases));
-        linux.readonly_paths.extend(also.chain(kept.iter().cloned()));
+        let (outer, inner): (Vec<_>, Vec<_>) = kept.paths.into_iter().partition(|path| files::is_outer(path));
+        let inner: Vec<_> = inner.into_iter().chain(kept.closed).collect();
+        let also: Vec<_> = inner.iter().flat_map(|path| compile::also_at(path, &compiled.aliases)).collect();
+        let more: Vec<_> = also.into_iter().chain(inner).filter(|path| !linux.readonly_paths.contains(path)).collect();
+        linux.readonly_paths.extend(more);
         let outer = outer.iter().filter(|path| compiled.outer.contains(path));
         compiled.spec.mounts.extend(outer.map(|path| compile::bind(path, path, true)));
     }

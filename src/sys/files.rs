@@ -131,3 +131,17 @@ pub fn read_link<'b>(dir: BorrowedFd, name: &CStr, buffer: &'b mut [u8]) -> SysR
     buffer[len] = 0;
     CStr::from_bytes_until_nul(&buffer[..=len]).map_err(|_| Errno::EINVAL)
 }
+
+/// Takes a lock on an open file (flock(2)), exclusive or shared, without waiting for it: `false` if others are in the way. It goes
+/// with the last copy of the fd.
+///
+/// # Errors
+/// As flock(2).
+pub fn try_lock(file: BorrowedFd, exclusive: bool) -> SysResult<bool> {
+    let kind = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+    // SAFETY: integers only.
+    match check(unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) }.into()) {
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
