@@ -20,6 +20,7 @@ cases![
     so_many_a_minute,
     a_policy_that_can_not_be,
     over_http,
+    clients_that_say_nothing,
     a_stop_lets_what_runs_end,
     a_second_signal_ends_what_runs,
     under_load,
@@ -348,6 +349,23 @@ fn over_http(t: &Test) {
     ] {
         assert!(text.lines().any(|l| l == line), "{line}: {text}");
     }
+    server.stop();
+}
+
+fn clients_that_say_nothing(t: &Test) {
+    let file = t.dir().join("token");
+    fs::write(&file, "0123456789abcdef0123").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    // A port that was free a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = serve(t, &["--pool", "1", "--http", &address.to_string(), "--token-file", file.to_str().unwrap()]);
+    let mut silent: Vec<_> = (0..260).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // Over the limit, a connection is closed; those before it have been seen to by then.
+    let last = silent.last_mut().unwrap();
+    last.set_read_timeout(Some(patience())).unwrap();
+    assert_eq!(last.read(&mut [0]).unwrap_or(0), 0);
+    assert_eq!(stdout(&server.ask(shell("echo heard"))), "heard\n");
+    drop(silent);
     server.stop();
 }
 

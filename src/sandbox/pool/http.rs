@@ -8,18 +8,18 @@ use crate::error::{Context, Error, Result};
 use nix::sys::epoll::EpollFlags;
 use serde_json::Value;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest head of a request, in bytes, and the most fields in it.
 const HEAD_MAX: usize = 16 << 10;
 const FIELDS_MAX: usize = 64;
 
-/// How long a client may take to say or hear a piece.
+/// How long a client may take to say who it is, and then to say or hear a piece.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The shortest token, in bytes.
@@ -121,22 +121,37 @@ fn head(bytes: &[u8]) -> Result<Option<(Asked, usize)>, Wrong> {
     Ok(Some((asked, length)))
 }
 
+/// A connection that is read until a time, however little comes at once.
+struct Until<'s>(&'s TcpStream, Instant);
+
+impl Read for Until<'_> {
+    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.1.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.0.set_read_timeout(Some(left))?;
+        self.0.read(piece)
+    }
+}
+
 /// Reads a request; `None` when there is none.
 fn read(stream: &mut TcpStream, http: &Http) -> Result<Option<(Asked, Vec<u8>)>, Wrong> {
     let mut bytes = Vec::new();
-    let more = |bytes: &mut Vec<u8>, stream: &mut TcpStream| {
+    let more = |bytes: &mut Vec<u8>, stream: &mut dyn Read| {
         let mut piece = [0; 16 << 10];
         let read = stream.read(&mut piece).unwrap_or(0);
         bytes.extend_from_slice(&piece[..read]);
         read > 0
     };
+    let mut unknown = Until(stream, Instant::now() + PATIENCE);
     let (asked, length) = loop {
         if !bytes.is_empty()
             && let Some(found) = head(&bytes)?
         {
             break found;
         }
-        if !more(&mut bytes, stream) {
+        if !more(&mut bytes, &mut unknown) {
             return Ok(None);
         }
     };
@@ -144,6 +159,7 @@ fn read(stream: &mut TcpStream, http: &Http) -> Result<Option<(Asked, Vec<u8>)>,
     if asked.path != "/health" && !asked.token.as_ref().is_some_and(|token| http.knows(token)) {
         return wrong(401, "a token is needed: Authorization: Bearer TOKEN");
     }
+    let _ = stream.set_read_timeout(Some(PATIENCE));
     let mut body = bytes.split_off(length);
     let wanted = asked.length.unwrap_or(0);
     if wanted > REQUEST_MAX {
@@ -201,7 +217,6 @@ const JSON: &str = "application/json";
 pub(super) fn talk(pool: &Arc<Pool>, http: &Http, mut stream: TcpStream) {
     let _ = stream.set_nonblocking(false);
     let _ = stream.set_nodelay(true);
-    let _ = stream.set_read_timeout(Some(PATIENCE));
     let _ = stream.set_write_timeout(Some(PATIENCE));
     // Who does not hear the answer has gone.
     let _ = match read(&mut stream, http) {
@@ -214,11 +229,12 @@ pub(super) fn talk(pool: &Arc<Pool>, http: &Http, mut stream: TcpStream) {
     };
 }
 
-/// Reads what is still on its way, up to a limit: a connection that is closed before would take the answer with it (RFC 9112,
+/// Reads what is still on its way, up to limits of length and time: a connection that is closed before would take the answer with it (RFC 9112,
 /// section 9.6).
 fn drain(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    std::io::copy(&mut stream.take(REQUEST_MAX as u64), &mut std::io::sink()).map(drop)
+    let rest = Until(stream, Instant::now() + PATIENCE);
+    std::io::copy(&mut rest.take(REQUEST_MAX as u64), &mut std::io::sink()).map(drop)
 }
 
 fn answer(pool: &Arc<Pool>, stream: &mut TcpStream, asked: &Asked, body: &[u8]) -> std::io::Result<()> {
@@ -283,6 +299,24 @@ mod tests {
         {
             assert!(!http.knows(wrong), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_drips_has_as_long_as_one_that_is_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let begun = Instant::now();
+        let mut until = Until(&stream, begun + Duration::from_millis(50));
+        let mut pieces = 0;
+        // One byte whenever one has been read.
+        while client.write_all(b"x").is_ok() && until.read(&mut [0; 16]).is_ok() {
+            pieces += 1;
+        }
+        assert!(pieces > 0 && begun.elapsed() >= Duration::from_millis(50));
+        let mut until = Until(&stream, Instant::now() + Duration::from_millis(50));
+        assert_eq!(until.read(&mut [0; 16]).unwrap(), 1);
+        assert!(until.read(&mut [0; 16]).is_err());
     }
 
     #[test]

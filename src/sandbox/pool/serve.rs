@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How many clients may be connected at once.
+/// How many clients may be connected to the socket at once, and how many over HTTP besides, who say only later who they are.
 const CLIENTS_MAX: usize = 256;
+const HTTP_CLIENTS_MAX: usize = 64;
 
 /// How long to wait when no file can be opened, in milliseconds.
 const FULL: u16 = 100;
@@ -32,13 +33,17 @@ const FULL: u16 = 100;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The clients that are connected, each with a copy of its socket.
-#[derive(Default)]
 struct Clients {
+    most: usize,
     sockets: Mutex<(u64, HashMap<u64, OwnedFd>)>,
     fewer: Condvar,
 }
 
 impl Clients {
+    fn new(most: usize) -> Arc<Clients> {
+        Arc::new(Clients { most, sockets: Mutex::default(), fewer: Condvar::new() })
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut (u64, HashMap<u64, OwnedFd>)) -> T) -> T {
         act(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -48,7 +53,7 @@ impl Clients {
         let Ok(copy) = socket.as_fd().try_clone_to_owned() else { return false };
         let number = self.with(|(next, sockets)| {
             *next += 1;
-            (sockets.len() < CLIENTS_MAX).then(|| sockets.insert(*next, copy))?;
+            (sockets.len() < self.most).then(|| sockets.insert(*next, copy))?;
             Some(*next)
         });
         let Some(number) = number else { return false };
@@ -140,7 +145,7 @@ fn serve_until_told(options: Options, socket: &Path, http: Option<Http>, up: imp
     let signals = SignalFd::with_flags(&SigSet::all(), flags).during(|| "take signals".into())?;
     let door = Door::open(socket)?;
     let pool = Pool::start(options)?;
-    let clients = Arc::new(Clients::default());
+    let clients = [CLIENTS_MAX, HTTP_CLIENTS_MAX].map(Clients::new);
     let http = http.map(Arc::new);
     up();
     let result = accept(&pool, &door, http.as_ref(), &signals, &clients);
@@ -152,7 +157,7 @@ fn serve_until_told(options: Options, socket: &Path, http: Option<Http>, up: imp
     // A second signal may come while the last requests are answered.
     std::thread::scope(|threads| {
         threads.spawn(|| {
-            clients.leave();
+            clients.iter().for_each(|clients| clients.leave());
             pool.wait();
             let _ = pool.done.write(1);
         });
@@ -184,7 +189,7 @@ fn accept(
     door: &Door,
     http: Option<&Arc<Http>>,
     signals: &SignalFd,
-    clients: &Arc<Clients>,
+    [clients, http_clients]: &[Arc<Clients>; 2],
 ) -> Result<()> {
     loop {
         let mut sources = vec![signals.as_fd(), door.listener.as_fd()];
@@ -217,8 +222,8 @@ fn accept(
         {
             let (pool, http, copy) = (pool.clone(), http.clone(), stream.try_clone());
             // Over the limit, the connection is closed without a word.
-            let _ =
-                clients.serve(&stream, move || copy.into_iter().for_each(|stream| http::talk(&pool, &http, stream)));
+            let talk = move || copy.into_iter().for_each(|stream| http::talk(&pool, &http, stream));
+            let _ = http_clients.serve(&stream, talk);
         }
     }
 }
