@@ -280,6 +280,10 @@ fn a_policy_that_can_not_be(t: &Test) {
         assert!(!socket.exists());
     };
     fails(&["--pool", "0"], "--pool");
+    let file = t.dir().join("file");
+    fs::write(&file, "kept").unwrap();
+    t.call(&["sandbox", "serve", "--socket", file.to_str().unwrap()]).out().fails(&["--socket", "is no socket"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
     fails(&["--tty"], "no terminal");
     fails(&["--root", "/no/such/root"], "/files/view");
     let (open, short) = (t.dir().join("open"), t.dir().join("short"));

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -104,6 +104,10 @@ impl Door {
         }
         let listener = match UnixListener::bind(path) {
             Err(e) if e.kind() == ErrorKind::AddrInUse => {
+                if !is_socket(path) {
+                    let error = Error::new(Kind::Exists, format!("--socket: {} is no socket", path.display()));
+                    return Err(error.hint("remove it, or name another file"));
+                }
                 if UnixStream::connect(path).is_ok() {
                     return Err(Error::new(Kind::Exists, format!("a server listens on {} already", path.display())));
                 }
@@ -122,8 +126,15 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if is_socket(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Whether there is a socket, and no link to one.
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// Serves a pool on a unix socket (mode 0600; of this user and root, who is connected is looked at: `SO_PEERCRED`, unix(7)), and over
