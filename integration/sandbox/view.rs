@@ -306,7 +306,7 @@ fn nested(t: &Test) {
         set -- /proc/[0-9]*; echo $#"
     );
     for profile in ["compute", "unrestricted"] {
-        let ran = sh(t, &["--profile", profile, "--timeout", &short(20_000)], &killed);
+        let ran = sh(t, &["--profile", profile, "--timeout", &short(10_000)], &killed);
         assert_eq!(ran.stdout(), "2\n", "{profile}: {}", ran.report);
     }
     let out = plain(t, &["-q"], &[&inner[..5], &["--strict"], &inner[5..]].concat());

@@ -1,9 +1,9 @@
 //! What a sandbox without a PID namespace leaves when its program has killed its init, as it may where Landlock can't keep signals
 //! in.
 
-use crate::sys::process;
+use crate::sys::{Errno, process};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 use std::fs;
 
@@ -20,8 +20,10 @@ impl Orphans {
         Some(Orphans { before: children() })
     }
 
-    /// Kills and reaps all children that came since but `init`, until no more come: those of a child that dies become children.
+    /// Once `init` has ended, which is left to be reaped, kills and reaps all other children that came since, until no more come: those of a child that dies become children.
     pub fn end(&self, init: i32) {
+        // Its files are closed before its children become this process's.
+        while waitid(Id::Pid(Pid::from_raw(init)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
         loop {
             let all = children().into_iter().filter(|pid| *pid != init && !self.before.contains(pid));
             let ended = all.map(Pid::from_raw).filter(|pid| {
