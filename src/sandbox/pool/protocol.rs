@@ -230,7 +230,7 @@ impl Served<'_> {
     /// The client does not hear any more: the rest is for nobody.
     pub fn ignore(&self) {
         if let Ok((ticket, _)) = &self.result {
-            ticket.queue.ignore();
+            ticket.give_up();
         }
     }
 

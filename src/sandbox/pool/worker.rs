@@ -13,6 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -30,6 +31,8 @@ pub(super) struct Task {
 pub(super) struct Ticket {
     pub queue: Queue,
     stream: bool,
+    /// Nobody waits any more: an answer could not be written. Its socket may be closed before the worker sees it hung up.
+    gone: AtomicBool,
     result: Mutex<Option<Result<Report>>>,
 }
 
@@ -37,7 +40,13 @@ impl Ticket {
     /// A ticket; with `stream` the events are to be read from its queue.
     pub fn new(stream: bool) -> Result<Ticket> {
         let queue = Queue::new().during(|| "make an eventfd".into())?;
-        Ok(Ticket { queue, stream, result: Mutex::new(None) })
+        Ok(Ticket { queue, stream, gone: AtomicBool::new(false), result: Mutex::new(None) })
+    }
+
+    /// The client is gone: what runs for it is to end.
+    pub fn give_up(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.queue.ignore();
     }
 
     /// Once the queue is over.
@@ -160,7 +169,13 @@ impl Attendant for Worker<'_> {
     fn ready(&mut self, source: usize, live: &mut Live) -> Result<()> {
         let source = self.named().nth(source).map(|(source, _)| source);
         match (source, &self.task) {
-            (Some(Source::Queue), Some(task)) => task.ticket.queue.roused(),
+            (Some(Source::Queue), Some(task)) => {
+                task.ticket.queue.roused();
+                if task.ticket.gone.load(Ordering::Acquire) {
+                    self.ended = true;
+                    live.kill(libc::SIGKILL)?;
+                }
+            }
             (Some(Source::Client | Source::End), _) => {
                 self.ended = true;
                 live.kill(libc::SIGKILL)?;
