@@ -15,7 +15,7 @@ cases![
     a_reader_that_stops_does_not_stop_the_timeout,
     a_reader_that_goes_away,
     killed_together_with_brig,
-    killed_brig_with_a_writable_directory,
+    killed_brig,
     a_limit_is_changed_while_it_runs,
     many_at_once,
 ];
@@ -124,7 +124,7 @@ fn killed_together_with_brig(t: &Test) {
     nothing_left(t, &id);
 }
 
-fn killed_brig_with_a_writable_directory(t: &Test) {
+fn killed_brig(t: &Test) {
     file(t, ".zshrc", "old");
     let id = kill_brig(t, &["-w"]);
     assert!(left(t, &id).len() > 3, "start-up files could be made: {:?}", left(t, &id));
