@@ -256,7 +256,7 @@ fn many_at_once(t: &Test) {
     let payload = suite::scratch().join("payload");
     let count = if os::slowness() > 1 { 4 } else { 20 };
     let verb = format!("library={}:{count}", t.id());
-    let call = Call::of(t, &[payload.to_str().unwrap(), &verb]).env("BRIG_TEST_SLOWNESS", os::slowness().to_string());
+    let call = Call::of(t, &[payload.to_str().unwrap(), &verb]).env("BRIG_TEST_SLOWNESS", &os::slowness().to_string());
     let seen = call.patient().ok().json();
     let seen = &seen[verb];
     assert_eq!(seen["left"], json!([]), "{seen:#}");

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What is measured: a name, and the command.
 fn commands(brig: &str) -> Vec<(&'static str, Vec<String>)> {
@@ -68,7 +68,7 @@ pub fn race(meter: &mut Meter, lab: &Lab, brig: &str, rounds: usize) -> Result<S
     times.iter_mut().for_each(|list| list.sort_unstable());
     let at = |list: &[u64], percent: usize| list[(list.len() * percent / 100).min(list.len() - 1)] as f64 / 1e6;
     let base = at(&times[0], 50);
-    let mut pool = from_the_pool(brig, lab, rounds)?;
+    let mut pool = from_the_pool(meter, lab, brig, rounds)?;
     pool.sort_unstable();
     times.push(pool);
     let names = commands.iter().map(|(name, _)| *name).chain(["brig, from the pool: request to report"]);
@@ -91,7 +91,7 @@ impl Drop for Server {
 }
 
 /// Nanoseconds from request to report, one request at a time; between them the pool has time to prepare the next sandbox.
-fn from_the_pool(brig: &str, lab: &Lab, rounds: usize) -> Result<Vec<u64>> {
+fn from_the_pool(meter: &mut Meter, lab: &Lab, brig: &str, rounds: usize) -> Result<Vec<u64>> {
     let socket = lab.word("pool.sock");
     let mut server = Server(
         Command::new(brig)
@@ -108,7 +108,7 @@ fn from_the_pool(brig: &str, lab: &Lab, rounds: usize) -> Result<Vec<u64>> {
     let mut answers = BufReader::new(stream.try_clone()?);
     let mut times = Vec::new();
     for round in 0..=rounds {
-        std::thread::sleep(Duration::from_millis(30));
+        meter.perform(&[Step::Idle(30)])?;
         let begin = Instant::now();
         (&stream).write_all(b"{\"command\": [\"/bin/true\"]}\n")?;
         let mut answer = String::new();

@@ -161,7 +161,7 @@ fn a_env_inherited_overridden_clean(t: &Test) {
     assert_eq!(env(&["--unset-env", "SECRET"]), ["OWN=own"]);
     // JSON has no place for what is no UTF-8: it is left out.
     let odd = std::ffi::OsStr::from_bytes(b"\xff");
-    let ran = run_with(t, &[], &["env"], |call| call.env("ODD", odd)).exited(0);
+    let ran = run_with(t, &[], &["env"], |call| call.env_os("ODD", odd)).exited(0);
     assert!(!ran.stdout().contains("ODD"), "{}", ran.stdout());
     assert_eq!(env(&["--clear-env"]), [""; 0]);
     assert_eq!(env(&["--clear-env", "-e", "SECRET"]), ["SECRET=s"]);

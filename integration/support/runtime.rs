@@ -118,7 +118,11 @@ impl<'t> Call<'t> {
         self
     }
 
-    pub fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+    pub fn env(self, key: &str, value: &str) -> Self {
+        self.env_os(key, value.as_ref())
+    }
+
+    pub fn env_os(mut self, key: &str, value: &std::ffi::OsStr) -> Self {
         self.command.env(key, value);
         self
     }
