@@ -244,6 +244,7 @@ pub(super) fn d_no_directory_as_a_stream(t: &Test) {
 
 /// What is a directory when the sandbox is planned and a symlink when its mounts are made.
 pub(super) fn d_sources_exchanged_for_symlinks(t: &Test) {
+    t.needs_call("mount_setattr");
     let p = Place::new(t);
     p.file("sub/.git/config", "mine");
     p.file("sub/.git/hooks/x", "mine");

@@ -39,6 +39,7 @@ fn probe(t: &Test, flags: &[&str]) {
 }
 
 fn a_bundle_of_it_is_the_same_sandbox(t: &Test) {
+    t.needs_call("mount_setattr");
     let kinds = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
     let namespaces = kinds.map(|kind| {
         let link = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();

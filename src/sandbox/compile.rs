@@ -311,14 +311,16 @@ fn mounts(
         let path = absolute(socket, "/network/allow_unix_sockets")?;
         list.push(bind(&path, &path, true));
     }
-    if walls.single_binds {
-        for option in list.iter_mut().filter(|m| m.typ.as_deref() == Some("bind")).flat_map(|m| &mut m.options) {
-            if let Some(plain) = option.strip_prefix('r').filter(|rest| ["ro", "nosuid", "nodev"].contains(rest)) {
-                *option = plain.to_owned();
-            }
+    Ok(list)
+}
+
+/// Asks of each bind what can be had without mount_setattr(2): attributes for the one mount, not for all below it.
+pub(super) fn without_recursion(mounts: &mut [Mount]) {
+    for option in mounts.iter_mut().filter(|m| m.typ.as_deref() == Some("bind")).flat_map(|m| &mut m.options) {
+        if let Some(plain) = option.strip_prefix('r').filter(|rest| ["ro", "nosuid", "nodev"].contains(rest)) {
+            *option = plain.to_owned();
         }
     }
-    Ok(list)
 }
 
 /// The mount points of the host that can be written and are seen in the view (proc_pid_mountinfo(5)).

@@ -219,6 +219,9 @@ pub(super) fn start(
         let outer = outer.iter().filter(|path| compiled.outer.contains(path));
         compiled.spec.mounts.extend(outer.map(|path| compile::bind(path, path, true)));
     }
+    if walls.single_binds {
+        compile::without_recursion(&mut compiled.spec.mounts);
+    }
     let record = groups.record.clone();
     attendant.made(&Leftover { cgroups: record.clone(), placeholders: placeholders.clone() });
     match go(job, id, walls, compiled, groups, notes, attendant) {
