@@ -177,3 +177,12 @@ fn denied(report: &Value, kind: &str) -> Vec<String> {
 fn own_brig(place: &Place) {
     fs::copy(&runtime::under_test().path, place.dir.join("brig")).unwrap();
 }
+
+/// What takes an overlay in a user namespace: the default of a sandbox without root, or within another one.
+fn needs_overlays_of_users() {
+    let name = nix::sys::utsname::uname().unwrap();
+    let mut numbers = name.release().to_str().unwrap().split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(5), Some(11)) {
+        suite::skip("an overlay in a user namespace takes Linux 5.11");
+    }
+}

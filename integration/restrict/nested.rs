@@ -73,6 +73,7 @@ fn inner(p: &Place, outer: &[&str], flags: &[&str], verbs: &[&str]) -> Value {
 }
 
 pub(super) fn d_nested(t: &Test) {
+    super::needs_overlays_of_users();
     let p = Place::new(t);
     own_brig(&p);
     p.file("secret", "HIDDEN");
@@ -101,6 +102,7 @@ pub(super) fn d_nested(t: &Test) {
 }
 
 pub(super) fn d_in_a_brig_container(t: &Test) {
+    super::needs_overlays_of_users();
     t.only_brig("others have no sandbox");
     let mut b = t.bundle();
     fs::copy(&runtime::under_test().path, b.rootfs("bin/brig")).unwrap();
@@ -125,6 +127,7 @@ pub(super) fn d_in_a_brig_container(t: &Test) {
 }
 
 pub(super) fn d_in_podman(t: &Test) {
+    super::needs_overlays_of_users();
     t.only_brig("others have no sandbox");
     if !os::is_root() {
         suite::skip("needs root: podman's containers of plain users are the engines' tests'");

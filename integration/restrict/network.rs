@@ -252,6 +252,7 @@ pub(super) fn d_no_way_around_the_proxies(t: &Test) {
 }
 
 pub(super) fn d_no_dns_leak(t: &Test) {
+    super::needs_overlays_of_users();
     let p = Place::new(t);
     if !Path::new("/usr/bin/unshare").exists() || !Path::new("/usr/sbin/ip").exists() {
         suite::skip("unshare and ip are needed for a network with a name server of the test's own");
