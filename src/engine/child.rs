@@ -115,7 +115,7 @@ pub fn run(plan: &mut Plan, wire: BorrowedFd) -> ! {
 /// The stage's last act: makes the container's process, which alone returns, and announces it. The process waits until it
 /// has been announced, or its first message could come before, and the parent take it for the stage's.
 fn bear(flags: u64, steps: usize, wire: BorrowedFd) {
-    let made = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+    let made = init::pipe()
         .at(Call::Pipe)
         .and_then(|pipe| Ok((pipe, process::clone3(flags | libc::CLONE_PARENT as u64, None).at(Call::Fork)?)));
     match made {

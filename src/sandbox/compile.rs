@@ -6,6 +6,7 @@ use super::policy::{NetworkMode, Policy, Profile, View, Workdir};
 use super::profile;
 use super::report::Mode;
 use crate::error::{Error, Problem, Result};
+use crate::prim::capabilities;
 use crate::prim::landlock::{self, Ruleset};
 use crate::prim::mounts::{layer, options};
 use crate::spec::{
@@ -28,6 +29,14 @@ pub struct Walls {
     pub single_binds: bool,
     /// Enforce memory and processes by resource limits: no cgroup is to be had.
     pub by_rlimits: bool,
+}
+
+impl Walls {
+    /// Those that are tried first: all that the caller's privileges promise.
+    pub fn best() -> Walls {
+        let mode = if capabilities::may_mount() { Mode::Privileged } else { Mode::UserNamespace };
+        Walls { mode, bound_proc: false, single_binds: false, by_rlimits: false }
+    }
 }
 
 /// An overlay, for who wants to know what was changed: the directory of the layer, the directory below, what the program

@@ -13,7 +13,6 @@ use super::start;
 pub use super::start::{Leftover, new_id};
 use super::watch::Watch;
 use crate::error::{Context, Error, Kind, Result};
-use crate::prim::capabilities;
 use crate::sys::init::Ending;
 use crate::sys::{Errno, files, init, timer};
 use nix::fcntl::OFlag;
@@ -156,8 +155,7 @@ pub fn run(mut job: Job, attendant: &mut dyn Attendant) -> Result<Report> {
     start::complete(&mut job.policy);
     start::check(&job.policy)?;
     let id = job.policy.id.clone().unwrap_or_else(new_id);
-    let mode = if capabilities::may_mount() { Mode::Privileged } else { Mode::UserNamespace };
-    let mut walls = Walls { mode, bound_proc: false, single_binds: false, by_rlimits: false };
+    let mut walls = Walls::best();
     let mut notes = Vec::new();
     loop {
         let orphans = (walls.mode == Mode::Confined && attendant.is_alone()).then(Orphans::catch).flatten();
@@ -438,10 +436,8 @@ pub fn spec(policy: &Policy, command: &[String]) -> Result<crate::spec::Spec> {
     let mut policy = policy.clone();
     start::complete(&mut policy);
     start::check(&policy)?;
-    let mode = if capabilities::may_mount() { Mode::Privileged } else { Mode::UserNamespace };
     let id = policy.id.clone().unwrap_or_else(new_id);
-    let walls = Walls { mode, bound_proc: false, single_binds: false, by_rlimits: false };
-    Ok(compile::compile(&policy, command, &id, walls, false)?.spec)
+    Ok(compile::compile(&policy, command, &id, Walls::best(), false)?.spec)
 }
 
 /// How long since the start, for who has only the instant.
