@@ -24,7 +24,7 @@ pub enum Event<'a> {
     Notify(&'a Child, OwnedFd),
     /// Everything is set up: save the state.
     Ready(&'a Child),
-    /// What the child hands over: its writable layer (0), or a listening socket by its port.
+    /// What the child hands over: its writable layer (0), the watch on what is hidden (-1), or a listening socket by its port.
     Handed(i32, OwnedFd),
     /// The init has made the program's own process.
     Program(&'a Child),
