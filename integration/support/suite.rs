@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// One test: the file it stands in, its name, and its body.
 #[derive(Clone, Copy)]
@@ -32,6 +33,9 @@ pub type Body = Box<dyn Fn(&Test) + Send + Sync>;
 struct Skip(String);
 
 static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+/// Of a suite whose tests are all shorter than this nobody wants to know the longest.
+const SLOW: Duration = Duration::from_secs(20);
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
 thread_local! {
@@ -101,6 +105,17 @@ fn prepare() {
 }
 
 fn outcome(name: &str, body: &dyn Fn(&Test)) -> Result<Completion, Failed> {
+    let begun = Instant::now();
+    let result = result(name, body);
+    TOOK.lock().expect("no test panics here").push((begun.elapsed(), name.to_string()));
+    if let Err(e) = &result {
+        // The harness tells it at the very end, which a suite that is ended before does not reach.
+        eprintln!("{name} failed: {}", e.message().unwrap_or_default());
+    }
+    result
+}
+
+fn result(name: &str, body: &dyn Fn(&Test)) -> Result<Completion, Failed> {
     let test = Test::new(name);
     let result = catch_unwind(AssertUnwindSafe(|| {
         plain::skip_what_is_roots(name);
@@ -131,8 +146,16 @@ fn skipped(name: &str, reason: String) -> Completion {
     Completion::ignored_with(reason)
 }
 
-/// Says again at the end what was skipped, where nobody can miss it.
+/// Says again at the end what was skipped, where nobody can miss it, and what took longest.
 fn report() {
+    let mut took = TOOK.lock().expect("no test panics here");
+    took.sort_unstable_by(|a, b| b.cmp(a));
+    if let Some((longest, _)) = took.first()
+        && *longest > SLOW
+    {
+        let longest = took.iter().take(5).map(|(time, name)| format!("{name} {} s", time.as_secs()));
+        println!("slowest: {}", longest.collect::<Vec<_>>().join(", "));
+    }
     let skipped = SKIPPED.lock().expect("no test panics here");
     if !skipped.is_empty() {
         println!("skipped {}:", skipped.len());
