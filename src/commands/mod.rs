@@ -76,26 +76,44 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(check::Check),
-    Create(create::Create),
-    Delete(delete::Delete),
-    Events(events::Events),
-    Exec(exec::Exec),
-    Features(features::Features),
-    Kill(kill::Kill),
-    List(list::List),
-    Mounts(mounts::Mounts),
-    Pause(pause::Pause),
-    Plan(plan::Plan),
-    Ps(ps::Ps),
-    Resume(resume::Resume),
-    Run(run::Run),
+    /// Show what this host offers to containers, what is missing, and what that costs
+    Check(Lazy<check::Check>),
+    /// Create a container from a bundle; its program waits for start
+    Create(Lazy<create::Create>),
+    /// Remove a stopped container
+    Delete(Lazy<delete::Delete>),
+    /// Print what a container uses and when it runs out of memory, as lines of JSON, until it ends
+    Events(Lazy<events::Events>),
+    /// Run one more process in a container
+    Exec(Lazy<exec::Exec>),
+    /// Print what this runtime offers, as the JSON document of the runtime-spec
+    Features(Lazy<features::Features>),
+    /// Send a signal to a container's first process
+    Kill(Lazy<kill::Kill>),
+    /// List containers
+    List(Lazy<list::List>),
+    /// Change the mounts of a running container
+    Mounts(Lazy<mounts::Mounts>),
+    /// Freeze all processes of a container, until resume
+    Pause(Lazy<pause::Pause>),
+    /// Print the steps that a bundle compiles to, each with the place in config.json that asks for it; do nothing
+    Plan(Lazy<plan::Plan>),
+    /// List the processes of a container
+    Ps(Lazy<ps::Ps>),
+    /// Let a paused container run again
+    Resume(Lazy<resume::Resume>),
+    /// Create a container and run its program
+    Run(Lazy<run::Run>),
     /// Run a program without a bundle: limits, files, network and system calls by policy, and a report of what it did
     Sandbox(Lazy<sandbox::Sandbox>),
-    Spec(spec::Spec),
-    Start(start::Start),
-    State(state::State),
-    Update(Box<update::Update>),
+    /// Write a config.json to start from
+    Spec(Lazy<spec::Spec>),
+    /// Run the program of a created container
+    Start(Lazy<start::Start>),
+    /// Print the state of a container as JSON
+    State(Lazy<state::State>),
+    /// Change the limits of a container that runs
+    Update(Lazy<update::Update>),
 }
 
 impl Command {
@@ -150,32 +168,40 @@ impl Command {
 
     fn run(self, context: &Context) -> Result<i32> {
         match self {
-            Command::Check(c) => c.run(context),
-            Command::Create(c) => c.run(context).map(|()| 0),
-            Command::Delete(c) => c.run(context).map(|()| 0),
-            Command::Events(c) => c.run(context).map(|()| 0),
-            Command::Exec(c) => c.run(context),
-            Command::Features(c) => c.run().map(|()| 0),
-            Command::Kill(c) => c.run(context).map(|()| 0),
-            Command::List(c) => c.run(context).map(|()| 0),
-            Command::Pause(c) => c.run(context).map(|()| 0),
-            Command::Mounts(c) => c.run(context).map(|()| 0),
-            Command::Plan(c) => c.run(context).map(|()| 0),
-            Command::Ps(c) => c.run(context).map(|()| 0),
-            Command::Resume(c) => c.run(context).map(|()| 0),
-            Command::Run(c) => c.run(context),
+            Command::Check(c) => c.0.run(context),
+            Command::Create(c) => c.0.run(context).map(|()| 0),
+            Command::Delete(c) => c.0.run(context).map(|()| 0),
+            Command::Events(c) => c.0.run(context).map(|()| 0),
+            Command::Exec(c) => c.0.run(context),
+            Command::Features(c) => c.0.run().map(|()| 0),
+            Command::Kill(c) => c.0.run(context).map(|()| 0),
+            Command::List(c) => c.0.run(context).map(|()| 0),
+            Command::Pause(c) => c.0.run(context).map(|()| 0),
+            Command::Mounts(c) => c.0.run(context).map(|()| 0),
+            Command::Plan(c) => c.0.run(context).map(|()| 0),
+            Command::Ps(c) => c.0.run(context).map(|()| 0),
+            Command::Resume(c) => c.0.run(context).map(|()| 0),
+            Command::Run(c) => c.0.run(context),
             Command::Sandbox(c) => c.0.run(context),
-            Command::Spec(c) => c.run().map(|()| 0),
-            Command::Start(c) => c.run(context).map(|()| 0),
-            Command::State(c) => c.run(context).map(|()| 0),
-            Command::Update(c) => c.run(context).map(|()| 0),
+            Command::Spec(c) => c.0.run().map(|()| 0),
+            Command::Start(c) => c.0.run(context).map(|()| 0),
+            Command::State(c) => c.0.run(context).map(|()| 0),
+            Command::Update(c) => c.0.run(context).map(|()| 0),
         }
     }
 }
 
-/// A subcommand whose many flags are defined only when it is the one that is called: the others do not pay for them.
+/// A subcommand whose flags are defined only when it is the one that is called: the others do not pay for them.
 #[derive(Debug)]
 struct Lazy<T>(Box<T>);
+
+impl<T> std::ops::Deref for Lazy<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 impl<T: clap::FromArgMatches> clap::FromArgMatches for Lazy<T> {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {

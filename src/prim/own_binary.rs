@@ -1,21 +1,24 @@
 //! Keeps brig's own binary from being overwritten through /proc/PID/exe by the container that it sets up (CVE-2019-5736): the
 //! commands that put a child of brig into a container run from a read-only view of the binary.
 //!
-//! Where mounts may be made, that is a detached, read-only copy of the mount that the binary is on: nothing is copied. Else
-//! the binary is copied into a sealed memfd.
+//! Where mounts may be made, that is a detached, read-only copy of the mount that the binary is on, put in its place without
+//! starting anew where the kernel can. Else the binary is copied into a sealed memfd. Where nobody but the host's root may
+//! write to the binary, and brig does not run as that, there is nothing to protect.
 
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{CArray, Errno, files, process};
+use crate::sys::{CArray, Errno, cred, files, own_file, process};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::geteuid;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-/// Makes sure that the calling program runs from a read-only view of its binary: returns when it does, else starts it anew
-/// from one, with the same arguments and environment.
+/// Makes sure that the calling program, of one thread as yet, runs from a read-only view of its binary: returns when it does,
+/// else starts it anew from one, with the same arguments and environment.
 ///
 /// # Errors
 /// Neither way works.
@@ -25,6 +28,7 @@ pub fn protect() -> Result<()> {
         return Ok(());
     }
     let view = match read_only_view(&own) {
+        Ok(view) if moved_onto(&view).is_ok() => return Ok(()),
         Ok(view) => view,
         Err(_) => sealed_copy().during(|| "copy the own binary".into())?,
     };
@@ -41,8 +45,19 @@ pub fn protect() -> Result<()> {
     Err(Error::os("start the own binary from a read-only view", errno))
 }
 
-/// A binary on a read-only mount, or in a sealed memfd.
+fn moved_onto(view: &OwnedFd) -> Result<(), Errno> {
+    let path = CString::new(format!("/proc/self/fd/{}", view.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    own_file::run_from(files::open(None, &path, OFlag::O_RDONLY)?.as_fd())
+}
+
+/// A binary on a read-only mount, in a sealed memfd, or out of reach for whoever is not root on the host.
 fn is_protected(own: &OwnedFd) -> bool {
+    // The group's bits are the mask of an access control list where there is one (acl(5)). Who has capabilities may be able to
+    // map root into a container.
+    let powerless = || !geteuid().is_root() && cred::get_caps().is_ok_and(|caps| caps.effective == 0);
+    if powerless() && fstat(own).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0) {
+        return true;
+    }
     if fstatvfs(own).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)) {
         return true;
     }

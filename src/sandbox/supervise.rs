@@ -355,12 +355,15 @@ fn attend(
     // All that was left is being ended by the kernel; the cgroup goes only once it is. How the program has ended is known
     // before, and who has prepared a sandbox is in a hurry.
     let early = job.later && matches!(ended, Some(Some(_)));
+    told(&mut live, &job, attendant);
+    let mut watch = live.watch.take();
+    if let Some(watch) = &mut watch {
+        live.violations.append(&mut watch.violations());
+    }
+    // To close it takes the kernel a grace period (fsnotify_destroy_group): one that passes while the init exits, or after the report.
+    let watch = watch.filter(|_| early);
     let reaped = if early { None } else { live.reap() };
     live.stop_proxies(&mut |event| attendant.event(&event));
-    told(&mut live, &job, attendant);
-    if let Some(watch) = live.watch.take() {
-        live.violations.extend(watch.violations());
-    }
     if let Some(recorder) = recorder {
         live.violations.extend(recorder.violations());
     }
@@ -384,6 +387,7 @@ fn attend(
         attendant.reported(&report);
         live.reap();
     }
+    drop(watch);
     notes.extend(placeholders.remove());
     if let Err(error) = live.record.remove() {
         notes.push(error.to_string());

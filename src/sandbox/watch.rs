@@ -61,8 +61,8 @@ impl Watch {
     }
 
     /// Everything that was heard.
-    pub fn violations(self) -> Vec<Violation> {
-        self.heard.into_values().collect()
+    pub fn violations(&mut self) -> Vec<Violation> {
+        std::mem::take(&mut self.heard).into_values().collect()
     }
 }
 

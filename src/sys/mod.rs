@@ -12,6 +12,7 @@ pub mod init;
 pub mod landlock;
 mod letter;
 pub mod mount;
+pub mod own_file;
 pub mod path;
 mod pidfd;
 pub mod probe;
