@@ -1,7 +1,9 @@
 //! Where an engine runs: as which user, and who manages its cgroups.
 
-use crate::support::{Call, Test, suite};
+use crate::support::{Call, Test, os, suite};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 /// Who makes an engine's cgroups.
@@ -38,6 +40,20 @@ impl User {
     /// The address of its bus.
     pub fn bus(&self) -> String {
         format!("unix:path={}/bus", self.runtime_dir().display())
+    }
+}
+
+/// Waits until a cgroup is gone: systemd removes one after it has said that its unit is stopped.
+#[track_caller]
+pub fn cgroup_goes(dir: &Path) {
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    // What is above it may go with it.
+    if watch.add_watch(dir.parent().unwrap(), AddWatchFlags::IN_DELETE).is_err() {
+        return;
+    }
+    while dir.exists() {
+        assert!(os::readable(&watch.as_fd().as_raw_fd(), os::PATIENCE), "{} is left", dir.display());
+        let _ = watch.read_events().unwrap();
     }
 }
 

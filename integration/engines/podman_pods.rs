@@ -42,7 +42,7 @@ fn pod(t: &Test, user: Option<&User>) {
     p.call(&["pod", "stop", "--time", "0", "pod"]).ok();
     assert_eq!(p.inspect("web", "State.Status"), "exited");
     p.call(&["pod", "rm", "pod"]).ok();
-    assert!(!std::path::Path::new(&format!("/sys/fs/cgroup{slice}")).exists(), "the pod's slice is left");
+    place::cgroup_goes(format!("/sys/fs/cgroup{slice}").as_ref());
 }
 
 /// The slice that holds a container's scope.
