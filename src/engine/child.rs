@@ -210,7 +210,10 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         },
         Op::Hostname(name) => crate::sys::set_hostname(name).at(Call::SetHostname),
         Op::Domainname(name) => crate::sys::set_domainname(name).at(Call::SetDomainname),
-        Op::Loopback => socket::loopback_up().at(Call::Loopback),
+        Op::Network(network) => match network.made() {
+            Some(made) => setns(made, libc::CLONE_NEWNET as u64),
+            None => socket::loopback_up().at(Call::Loopback),
+        },
         Op::OomScoreAdj { value, deniable } => {
             match files::write_to(None, c"/proc/self/oom_score_adj", value.to_bytes()) {
                 Err(Errno::EACCES | Errno::EPERM) if *deniable => Ok(()),
@@ -415,10 +418,9 @@ fn mask(path: &CStr, state: &mut State) -> Result<(), Failure> {
     rootfs::mask(path, root.as_ref().ok_or(Failure::check(Errno::EBADF))?.as_fd(), cover)
 }
 
-/// Hands an fd over to the parent, and waits for its leave to go on.
+/// Hands an fd over to the parent.
 fn hand_over(number: i32, fd: BorrowedFd, state: &State) -> Result<(), Failure> {
-    wire::hand_over(state.wire, number, fd).at(Call::Send)?;
-    wire::wait(state.wire).at(Call::Receive)
+    wire::hand_over(state.wire, number, fd).at(Call::Send)
 }
 
 /// Forks: the new process goes on to the program and announces itself, this one stays as its init.

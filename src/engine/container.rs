@@ -7,6 +7,7 @@ use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::systemd::Session;
 use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager, Record};
+use crate::prim::namespaces::ahead::Network;
 use crate::prim::terminal::connect_console_socket;
 use crate::prim::{hooks, intelrdt, namespaces, netdev};
 use crate::spec::{Hook, Loaded, NamespaceType, Resources, Spec};
@@ -154,6 +155,7 @@ pub fn describe(request: &Request) -> Result<(Vec<(String, String)>, Plan)> {
         gate: Some(pair.1),
         lock: None,
         hook_state: HookState::default(),
+        network: Network::Missing,
         extras: Extras::default(),
     })?;
     let steps = cgroups.steps().map(|(phrase, pointer)| (phrase, pointer.to_owned())).collect();
@@ -239,6 +241,7 @@ fn build(
     undo: &mut Undo,
     ready: &mut dyn FnMut(&Spec) -> Result<()>,
 ) -> Result<(Child, Vec<String>, Vec<String>)> {
+    let network = namespaces::ahead::network(spec.linux());
     // A cgroup of somebody else's must not get into the record or the config, by which delete kills.
     cgroups.check_free()?;
     entry.write("config.json", raw)?;
@@ -264,6 +267,7 @@ fn build(
         gate,
         lock: Some(entry.lock_number()),
         hook_state: HookState::new(move |status, pid| oci_state(&state, status, pid)),
+        network,
         extras: Extras::default(),
     })?;
     let mut on = |event: Event| match event {

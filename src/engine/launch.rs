@@ -47,7 +47,11 @@ pub fn launch(
     })?;
     let (ours, theirs) = socket::packet_pair().during(|| "make a socket pair".into())?;
     let own_pid_namespace = enter_pid_namespace(plan)?;
-    let flags = plan.clone_flags;
+    let ahead = plan.setup.iter_mut().any(|step| match &mut step.op {
+        Op::Network(network) => network.is_made(),
+        _ => false,
+    });
+    let flags = if ahead { plan.clone_flags & !(libc::CLONE_NEWNET as u64) } else { plan.clone_flags };
     let mut cloned = process::clone3(flags, cgroup);
     let mut procs = None;
     if let (Err(errno), Some(cgroup)) = (&cloned, cgroup)
@@ -191,7 +195,6 @@ impl Parent<'_> {
                 }
                 (Some(Message::At(Sync::Handover, number)), Some(fd)) => {
                     on(Event::Handed(number, fd))?;
-                    let _ = wire::go(self.wire.as_fd());
                     continue;
                 }
                 (message, _) => message,

@@ -1,5 +1,6 @@
 //! `linux.namespaces`, id maps and time offsets.
 
+pub mod ahead;
 mod helpers;
 
 use crate::error::{Context, Error, Problem, Result};

@@ -15,6 +15,7 @@ use crate::engine::launch::{Event, launch};
 use crate::engine::plan::{self, Extras, HookState, Inputs, Options};
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::Record;
+use crate::prim::namespaces::ahead::{self, Network};
 use crate::spec::{Loaded, Process, SeccompAction};
 use crate::sys::{Errno, Letter, init};
 use serde::{Deserialize, Serialize};
@@ -185,6 +186,8 @@ pub(super) fn start(
     notes: &mut Vec<String>,
     attendant: &mut dyn Attendant,
 ) -> Result<Started> {
+    let closed = job.policy.network.mode != NetworkMode::Host;
+    let network = ahead::start(walls.mode == Mode::Privileged && closed);
     let mut compiled = compile::compile(&job.policy, &job.command, id, walls, job.commit)?;
     let groups = match cgroups(&compiled, id, job.measure) {
         Ok(groups) => groups,
@@ -224,7 +227,7 @@ pub(super) fn start(
     }
     let record = groups.record.clone();
     attendant.made(&Leftover { cgroups: record.clone(), placeholders: placeholders.clone() });
-    match go(job, id, walls, compiled, groups, notes, attendant) {
+    match go(job, id, walls, (compiled, network), groups, notes, attendant) {
         Ok((compiled, live, recorder, layer, ending, outputs)) => {
             Ok(Started { compiled, live, recorder, layer, ending, outputs, placeholders })
         }
@@ -264,7 +267,7 @@ fn go(
     job: &mut Job,
     id: &str,
     walls: Walls,
-    mut compiled: compile::Compiled,
+    (mut compiled, network): (compile::Compiled, Network),
     groups: Cgroups,
     notes: &mut Vec<String>,
     attendant: &mut dyn Attendant,
@@ -327,6 +330,7 @@ fn go(
         gate: None,
         lock: None,
         hook_state: HookState::default(),
+        network,
         extras,
     })?;
     // A layer on a disk is in sight already.

@@ -360,8 +360,6 @@ fn attend(
     if let Some(watch) = &mut watch {
         live.violations.append(&mut watch.violations());
     }
-    // To close it takes the kernel a grace period (fsnotify_destroy_group): one that passes while the init exits, or after the report.
-    let watch = watch.filter(|_| early);
     let reaped = if early { None } else { live.reap() };
     live.stop_proxies(&mut |event| attendant.event(&event));
     if let Some(recorder) = recorder {
@@ -387,11 +385,13 @@ fn attend(
         attendant.reported(&report);
         live.reap();
     }
-    drop(watch);
     notes.extend(placeholders.remove());
     if let Err(error) = live.record.remove() {
         notes.push(error.to_string());
     }
+    // As late as can be: to close it takes the kernel a grace period (fsnotify_destroy_group), which has passed if what was
+    // watched is gone for a while.
+    drop(watch);
     report.notes = notes;
     Ok(report)
 }

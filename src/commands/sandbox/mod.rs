@@ -6,7 +6,7 @@ mod serve;
 mod tools;
 mod values;
 
-use super::Context;
+use super::{Context, Lazy};
 use crate::error::Result;
 
 /// Run a program without a bundle: limits, files, network and system calls by policy, and a report of what it did
@@ -18,8 +18,10 @@ pub struct Sandbox {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Run(Box<run::Run>),
-    Serve(Box<serve::Serve>),
+    /// Run a command, a shell string or a script in a sandbox: -w keeps its changes, --allow-domain opens the network
+    Run(Lazy<run::Run>),
+    /// Serve prepared sandboxes on a unix socket, and over HTTP if wanted: the fastest way to run many commands
+    Serve(Lazy<serve::Serve>),
     Update(tools::Update),
     Kill(tools::Kill),
     List(tools::List),
@@ -35,8 +37,8 @@ impl Sandbox {
 
     pub(super) fn run(self, context: &Context) -> Result<i32> {
         match self.command {
-            Command::Run(c) => c.run(context),
-            Command::Serve(c) => c.run(context).map(|()| 0),
+            Command::Run(c) => c.0.run(context),
+            Command::Serve(c) => c.0.run(context).map(|()| 0),
             Command::Update(c) => c.run(context).map(|()| 0),
             Command::Kill(c) => c.run(context).map(|()| 0),
             Command::List(c) => c.run(context).map(|()| 0),

@@ -6,6 +6,7 @@ use crate::prim::capabilities::{self, Sets};
 use crate::prim::hooks::Prepared;
 use crate::prim::landlock::Ruleset;
 use crate::prim::mounts::{Mount, What};
+use crate::prim::namespaces::ahead::Network;
 use crate::prim::rootfs::Node;
 use crate::prim::seccomp::Filter;
 use crate::sys::mount::Tree;
@@ -71,8 +72,8 @@ pub enum Op {
     Hostname(CString),
     /// Set the NIS domain name.
     Domainname(CString),
-    /// Bring the loopback interface up.
-    Loopback,
+    /// Join the network namespace that was made ahead, or bring the loopback interface of the new one up.
+    Network(Network),
     /// Write oom_score_adj; one that the caller may not give is left as it is.
     OomScoreAdj { value: CString, deniable: bool },
     /// Cut the mount namespace's tree off the host's propagation; `own` if nobody else is in it.
@@ -219,7 +220,7 @@ impl fmt::Display for Op {
             Op::Session => write!(f, "start a session"),
             Op::Hostname(name) => write!(f, "set hostname {:?}", text(name)),
             Op::Domainname(name) => write!(f, "set domainname {:?}", text(name)),
-            Op::Loopback => write!(f, "bring the loopback interface up"),
+            Op::Network(_) => write!(f, "bring the loopback interface up"),
             Op::OomScoreAdj { value, .. } => write!(f, "set oom_score_adj {}", text(value)),
             Op::DetachMounts { .. } => write!(f, "cut mounts off the host's propagation"),
             Op::AttachRoot { path, .. } => write!(f, "attach root filesystem {}", text(path)),

@@ -12,6 +12,7 @@ pub use process::late_steps;
 use super::{Extras, HookState, IdMap, Op, Plan, Program, Step, Sync, program};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::mounts::{self, Facts, base_propagation, relative};
+use crate::prim::namespaces::ahead::Network;
 use crate::prim::namespaces::{self, Joined};
 use crate::prim::{attributes, capabilities, lsm};
 use crate::spec::{NamespaceType, Process, Spec};
@@ -64,6 +65,8 @@ pub struct Inputs<'a> {
     pub lock: Option<i32>,
     /// The state for hooks.
     pub hook_state: HookState,
+    /// Its new network namespace, if that is being made already.
+    pub network: Network,
     /// What a sandbox adds.
     pub extras: Extras,
 }
@@ -97,8 +100,21 @@ pub fn root_path(bundle: &Path, spec: &Spec) -> PathBuf {
 /// What only shows when things are opened: a missing source, a namespace path of another kind.
 #[allow(clippy::too_many_lines, reason = "the order of steps in one flat list")]
 pub fn create(inputs: Inputs) -> Result<Plan> {
-    let Inputs { id, bundle, spec, options, scope, join, cgroups, console, gate, lock, hook_state, mut extras } =
-        inputs;
+    let Inputs {
+        id,
+        bundle,
+        spec,
+        options,
+        scope,
+        join,
+        cgroups,
+        console,
+        gate,
+        lock,
+        hook_state,
+        network,
+        mut extras,
+    } = inputs;
     let linux = spec.linux();
     let process = spec.process.as_ref();
     let created = namespaces::created(linux);
@@ -219,7 +235,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         list.add("/domainname", Op::Domainname(c("/domainname", name)?));
     }
     if linux.creates(NamespaceType::Network) {
-        list.add("", Op::Loopback);
+        list.add("", Op::Network(network));
     }
     for port in extras.listen {
         list.add("", Op::Listen(port));
