@@ -34,8 +34,8 @@ struct State<'w> {
     fds: Option<OwnedFd>,
     /// The tmpfs that covers masked directories.
     cover: Option<OwnedFd>,
-    /// The tmpfs that covers watched paths.
-    watched: Option<OwnedFd>,
+    /// The tmpfs that covers watched paths, and whether it is covered itself.
+    watched: Option<(OwnedFd, bool)>,
     /// An fd of the engine's own that later steps need: the gate, or an init's report.
     kept: Option<i32>,
     /// The writable layer, as long as it is in sight.
@@ -248,8 +248,9 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             }
             Ok(())
         }
-        Op::Layer { size, kept } => {
-            let layer = mounts::layer::make(size.as_deref(), state.root()?)?;
+        Op::Layer { size, kept, under } => {
+            let place = under.as_ref().map(|place| place.make(state.root()?)).transpose()?;
+            let layer = mounts::layer::make(size.as_deref(), place.as_ref().map_or(state.root()?, AsFd::as_fd))?;
             if *kept {
                 let readable = files::open(Some(layer.as_fd()), c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
                 hand_over(0, readable.at(Call::Open)?.as_fd(), state)?;
@@ -336,22 +337,25 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
         Op::Readonly(path) => rootfs::make_readonly(path, state.root()?),
         Op::HoldLink(path) => rootfs::hold_link(path, state.root()?),
         Op::Mask(path) => mask(path, state),
-        Op::Cover => match cover::make(state.root()?) {
-            Ok(made) => {
-                state.watched = Some(made);
-                Ok(())
+        Op::Cover { under } => {
+            let place = under.as_ref().map(|place| place.make(state.root()?)).transpose()?;
+            match cover::make(place.as_ref().map_or(state.root()?, AsFd::as_fd)) {
+                Ok(made) => {
+                    state.watched = Some((made, place.is_some()));
+                    Ok(())
+                }
+                // Where no mount can be had by fd, they are hidden all the same.
+                Err(Failure { errno: Errno::ENOSYS | Errno::EPERM, .. }) => Ok(()),
+                Err(failure) => Err(failure),
             }
-            // Where no mount can be had by fd, they are hidden all the same.
-            Err(Failure { errno: Errno::ENOSYS | Errno::EPERM, .. }) => Ok(()),
-            Err(failure) => Err(failure),
-        },
+        }
         Op::Watch { path, name } => match &state.watched {
-            Some(watched) => cover::hide(path, name, state.root()?, watched.as_fd()),
+            Some((watched, _)) => cover::hide(path, name, state.root()?, watched.as_fd()),
             None => mask(path, state),
         },
         Op::SealCover => {
-            let Some(watched) = state.watched.take() else { return Ok(()) };
-            match cover::seal(watched.as_fd())? {
+            let Some((watched, covered)) = state.watched.take() else { return Ok(()) };
+            match cover::seal(watched.as_fd(), covered)? {
                 Some(watch) => hand_over(-1, watch.as_fd(), state),
                 None => Ok(()),
             }

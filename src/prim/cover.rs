@@ -18,15 +18,15 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Makes the tmpfs and attaches it on the root itself, where it covers nothing for who holds the root by fd: before Linux
-/// 6.15 only what is attached can be bound elsewhere. For the child: allocates nothing.
+/// Makes the tmpfs and attaches it: on the root itself, where it covers nothing for who holds the root by fd, or at a place that
+/// will be covered. Before Linux 6.15 only what is attached can be bound elsewhere. For the child: allocates nothing.
 ///
 /// # Errors
 /// The call that failed; `ENOSYS` or `EPERM` where fsopen(2) is not to be had.
-pub fn make(root: BorrowedFd) -> Result<OwnedFd, Failure> {
+pub fn make(place: BorrowedFd) -> Result<OwnedFd, Failure> {
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     let made = mount::make(c"tmpfs", super::mounts::SMALL, attributes)?;
-    mount::attach(made.as_fd(), root).at(Call::Attach)?;
+    mount::attach(made.as_fd(), place).at(Call::Attach)?;
     Ok(made)
 }
 
@@ -50,20 +50,22 @@ pub fn hide(target: &CStr, name: &CStr, root: BorrowedFd, cover: BorrowedFd) -> 
     mount::bind(entry.as_fd(), place.as_fd())
 }
 
-/// Makes everything that the cover hides with read-only, takes the cover out of sight, and begins to watch: `None` where
-/// this user has no watch left (`fs.inotify.max_user_instances`). The current directory is `/` afterwards. For the child:
-/// allocates nothing.
+/// Makes everything that the cover hides with read-only, takes the cover out of sight unless it is `covered` itself (which spares
+/// the grace period of an unmount), and begins to watch: `None` where this user has no watch left
+/// (`fs.inotify.max_user_instances`). The current directory is `/` afterwards. For the child: allocates nothing.
 ///
 /// # Errors
 /// The call that failed.
-pub fn seal(cover: BorrowedFd) -> Result<Option<Inotify>, Failure> {
+pub fn seal(cover: BorrowedFd, covered: bool) -> Result<Option<Inotify>, Failure> {
     nix::unistd::fchdir(cover).at(Call::Fchdir)?;
     let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
         .and_then(|watch| watch.add_watch(c".", AddWatchFlags::IN_OPEN).map(|_| watch))
         .ok();
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     nix::mount::mount(None::<&CStr>, c".", None::<&CStr>, flags, None::<&CStr>).at(Call::Mount)?;
-    umount2(c".", MntFlags::MNT_DETACH).at(Call::Umount)?;
+    if !covered {
+        umount2(c".", MntFlags::MNT_DETACH).at(Call::Umount)?;
+    }
     nix::unistd::chdir(c"/").at(Call::Chdir)?;
     Ok(watch)
 }

@@ -10,7 +10,7 @@ pub(crate) use compile::flag_names;
 pub use compile::{ExecInputs, Inputs, LiveInputs, Options, add_mounts, remove_mounts};
 pub use compile::{create, exec, late_steps, root_path};
 pub use program::{HookState, Program, home_of};
-pub use step::{Op, Step, Sync};
+pub use step::{Op, Place, Step, Sync};
 
 use crate::prim::landlock::Ruleset;
 use crate::prim::namespaces::{Joined, Maps};

@@ -5,16 +5,19 @@ use crate::prim::attributes::{MemoryPolicy, Rlimit};
 use crate::prim::capabilities::{self, Sets};
 use crate::prim::hooks::Prepared;
 use crate::prim::landlock::Ruleset;
-use crate::prim::mounts::{Mount, What};
+use crate::prim::mounts::{CopyUp, Mount, What};
 use crate::prim::namespaces::ahead::Network;
 use crate::prim::rootfs::Node;
 use crate::prim::seccomp::Filter;
 use crate::sys::mount::Tree;
+use crate::sys::path::{self, Follow};
 use crate::sys::sched::SchedAttr;
+use crate::sys::{At, Call, Failure};
+use nix::sys::stat::Mode;
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 /// One step of the child, and the place in config.json that asked for it.
@@ -42,6 +45,32 @@ pub enum Sync {
     Scope = 5,
     /// The writable layer, or a socket that listens, is handed over.
     Handover = 6,
+}
+
+/// A place in the root that a new filesystem is about to cover: what is attached there first is out of sight then, without being
+/// unmounted, which would cost a grace period of the kernel's (namespace_unlock).
+#[derive(Debug, Clone)]
+pub struct Place {
+    target: CString,
+    follow: Follow,
+}
+
+impl Place {
+    /// The place of such a mount. A filesystem that takes after the directory below it must find that one.
+    pub fn below(mount: &Mount) -> Option<Place> {
+        let covers =
+            matches!(&mount.what, What::New { fstype, copy_up: CopyUp::No, .. } if fstype.as_c_str() == c"tmpfs");
+        (covers && !mount.target.is_empty())
+            .then(|| Place { target: mount.target.clone(), follow: mount.target_follow })
+    }
+
+    /// Opens it, and makes what is missing. For the child: allocates nothing.
+    ///
+    /// # Errors
+    /// As mkdirat(2) and openat2(2).
+    pub fn make(&self, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+        path::make_dirs_by(root, &self.target, Mode::from_bits_truncate(0o755), self.follow).at(Call::MakeDir)
+    }
 }
 
 /// What a step does.
@@ -86,8 +115,9 @@ pub enum Op {
     OpenRoot(OwnedFd),
     /// Make a mount.
     Mount(Box<Mount>),
-    /// Make the writable layer; with `kept` the parent gets it, to see what was changed.
-    Layer { size: Option<CString>, kept: bool },
+    /// Make the writable layer; with `kept` the parent gets it, to see what was changed. It is attached at `under`, where a mount
+    /// that comes will cover it, or on the root, to be taken away again.
+    Layer { size: Option<CString>, kept: bool, under: Option<Place> },
     /// Make an overlay whose changes go to the layer's directory `name`.
     Overlay { mount: Box<Mount>, name: CString, in_user: bool },
     /// Take the layer out of sight.
@@ -140,8 +170,8 @@ pub enum Op {
     HoldLink(CString),
     /// Hide a path.
     Mask(CString),
-    /// Make what paths are hidden below that are watched.
-    Cover,
+    /// Make what paths are hidden below that are watched; attached as the layer is.
+    Cover { under: Option<Place> },
     /// Hide a path below the entry of this name.
     Watch { path: CString, name: CString },
     /// Close it, and hand the watch over to the parent.
@@ -261,7 +291,7 @@ impl fmt::Display for Op {
             Op::Readonly(path) => write!(f, "make /{} read-only", text(path)),
             Op::HoldLink(path) => write!(f, "keep the symlink /{}", text(path)),
             Op::Mask(path) => write!(f, "mask /{}", text(path)),
-            Op::Cover => write!(f, "make a cover"),
+            Op::Cover { .. } => write!(f, "make a cover"),
             Op::Watch { path, .. } => write!(f, "mask and watch /{}", text(path)),
             Op::SealCover => write!(f, "seal the cover, and hand over its watch"),
             Op::MakeCwd(path) => write!(f, "make working directory /{}", text(path)),

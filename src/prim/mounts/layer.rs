@@ -21,17 +21,17 @@ pub const OPTION: &str = "x-brig.layer";
 /// The annotation with the layer's size, in bytes.
 pub const SIZE: &str = "run.brig.layer.size";
 
-/// Makes the layer and attaches it on the root itself, where it covers nothing for who holds the root by fd. For the child:
-/// allocates nothing.
+/// Makes the layer and attaches it: on the root itself, where it covers nothing for who holds the root by fd, or at a place that
+/// will be covered. For the child: allocates nothing.
 ///
 /// # Errors
 /// The call that failed.
-pub fn make(size: Option<&CStr>, root: BorrowedFd) -> Result<OwnedFd, Failure> {
+pub fn make(size: Option<&CStr>, place: BorrowedFd) -> Result<OwnedFd, Failure> {
     let mode = (c"mode", Some(c"700"));
     let options = [mode, size.map_or(mode, |size| (c"size", Some(size)))];
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let made = mount::make(c"tmpfs", options, attributes)?;
-    mount::attach(made.as_fd(), root).at(Call::Attach)?;
+    mount::attach(made.as_fd(), place).at(Call::Attach)?;
     Ok(made)
 }
 

@@ -9,7 +9,7 @@ pub use exec::{ExecInputs, exec};
 pub use live::{LiveInputs, add_mounts, remove_mounts};
 pub use process::late_steps;
 
-use super::{Extras, HookState, IdMap, Op, Plan, Program, Step, Sync, program};
+use super::{Extras, HookState, IdMap, Op, Place, Plan, Program, Step, Sync, program};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::mounts::{self, Facts, base_propagation, relative};
 use crate::prim::namespaces::ahead::Network;
@@ -247,7 +247,8 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
     }
     // 4. Mounts, in the config's order; then what goes on top of them.
     let mut idmaps = Vec::new();
-    let mut layers = 0;
+    let (mut layers, mut in_sight, mut covered) = (0, false, false);
+    let watched = extras.watch && own_mounts && !linux.masked_paths.is_empty();
     if own_mounts {
         let facts = Facts {
             bundle,
@@ -258,24 +259,39 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             label,
             copy: copy_now,
         };
+        let layered = spec.mounts.iter().position(|entry| entry.options.iter().any(|o| o == mounts::layer::OPTION));
+        let size =
+            spec.annotations.get(mounts::layer::SIZE).map(|size| c("/annotations", size.as_str())).transpose()?;
+        let mut below = false;
         for (index, entry) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
             let made = mounts::compile(entry, &pointer, &facts)?;
+            if let (false, Some(place)) = (below, Place::below(&made)) {
+                below = true;
+                if layered.is_some_and(|first| first > index) {
+                    let under = Some(place.clone());
+                    list.add("/annotations", Op::Layer { size: size.clone(), kept: extras.keep_layer, under });
+                }
+                if watched {
+                    list.add("/linux/maskedPaths", Op::Cover { under: Some(place) });
+                    covered = true;
+                }
+            }
             let maps = (copy_now || options.describe, idmap_namespace.as_ref());
             idmaps.extend(id_map(entry, &pointer, list.0.len(), maps)?);
             if mounts::layer::lower_of(&made).is_none() {
                 list.add(pointer, Op::Mount(Box::new(made)));
                 continue;
             }
-            if layers == 0 {
-                let size = spec.annotations.get(mounts::layer::SIZE).map(|size| c("/annotations", size.as_str()));
-                list.add(&pointer, Op::Layer { size: size.transpose()?, kept: extras.keep_layer });
+            if layers == 0 && !below {
+                in_sight = true;
+                list.add(&pointer, Op::Layer { size: size.clone(), kept: extras.keep_layer, under: None });
             }
             let name = c("", layers.to_string())?;
             list.add(pointer, Op::Overlay { mount: Box::new(made), name, in_user });
             layers += 1;
         }
-        if layers > 0 {
+        if in_sight {
             list.add("", Op::HideLayer);
         }
         if needs_devices(spec) {
@@ -335,9 +351,8 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         for link in extras.links.iter().filter_map(|link| relative(link)) {
             list.add("", Op::HoldLink(link));
         }
-        let watched = extras.watch && !linux.masked_paths.is_empty();
-        if watched {
-            list.add("/linux/maskedPaths", Op::Cover);
+        if watched && !covered {
+            list.add("/linux/maskedPaths", Op::Cover { under: None });
         }
         for (index, path) in linux.masked_paths.iter().enumerate() {
             let pointer = format!("/linux/maskedPaths/{index}");
