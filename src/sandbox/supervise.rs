@@ -358,7 +358,7 @@ fn attend(
     told(&mut live, &job, attendant);
     let mut watch = live.watch.take();
     if let Some(watch) = &mut watch {
-        live.violations.append(&mut watch.violations());
+        live.violations.append(&mut watch.stop());
     }
     let reaped = if early { None } else { live.reap() };
     live.stop_proxies(&mut |event| attendant.event(&event));
@@ -389,8 +389,6 @@ fn attend(
     if let Err(error) = live.record.remove() {
         notes.push(error.to_string());
     }
-    // As late as can be: to close it takes the kernel a grace period (fsnotify_destroy_group), which has passed if what was
-    // watched is gone for a while.
     drop(watch);
     report.notes = notes;
     Ok(report)

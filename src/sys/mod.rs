@@ -119,6 +119,16 @@ pub fn inotify(fd: std::os::fd::OwnedFd) -> nix::sys::inotify::Inotify {
     unsafe { nix::sys::inotify::Inotify::from_raw_fd(fd.into_raw_fd()) }
 }
 
+/// inotify_rm_watch(2).
+///
+/// # Errors
+/// `EINVAL` when there is no such watch any more.
+pub fn inotify_unwatch(inotify: std::os::fd::BorrowedFd, watch: i32) -> SysResult<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::inotify_rm_watch(inotify.as_raw_fd(), watch) }.into()).map(drop)
+}
+
 /// Closes an fd by its number: in a child, a copy of one that its parent keeps.
 pub fn close_number(fd: i32) {
     // SAFETY: the child's copy of the table only; its copy of the owner never runs.
