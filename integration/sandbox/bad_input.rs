@@ -71,6 +71,8 @@ fn policies(t: &Test) {
         file(t, name, text);
         refused(t, &["--policy", name], words);
     }
+    file(t, "marked.json", r#"{"$schema": "./policy.schema.json", "limits": {"open_files": 23}}"#);
+    assert_eq!(sh(t, &["--policy", "marked.json"], "ulimit -n").exited(0).stdout(), "23\n");
     file(t, "s.json", r#"{"network": {"allowedDomain": ["a.com"]}}"#);
     refused(t, &["--settings", "s.json"], &["--settings", "allowedDomain", "allowedDomains"]);
     file(t, "p.json", r#"{"defaultAction": "SCMP_ACT_NONE"}"#);

@@ -71,6 +71,7 @@ pub(super) fn typed<T: DeserializeOwned>(mut document: Value, form: &shape::Form
     let mut problems = Vec::new();
     form.check(&mut document, &mut problems);
     if problems.is_empty() {
+        document.as_object_mut().map(|map| map.remove(keys::SCHEMA));
         match serde_path_to_error::deserialize(&document) {
             Ok(value) => return Ok(value),
             Err(e) => problems.push(problem_of(&e, "")),
@@ -156,6 +157,9 @@ mod tests {
             assert_eq!(parse(text, Format::Json, "p").unwrap(), Policy::default(), "{text}");
         }
         assert_eq!(parse("", Format::Toml, "p").unwrap(), Policy::default());
+        let (json, toml) = (r#"{"$schema": "./policy.json"}"#, "\"$schema\" = \"./policy.json\"");
+        assert_eq!(parse(json, Format::Json, "p").unwrap(), Policy::default());
+        assert_eq!(parse(toml, Format::Toml, "p").unwrap(), Policy::default());
         let policy = full();
         assert_eq!(parse(&serde_json::to_string(&policy).unwrap(), Format::Json, "p").unwrap(), policy);
     }
@@ -210,6 +214,8 @@ mod tests {
                 "/syscalls/custom/defaultAction: unknown variant `X`",
             ),
             (r#"{"process": {"env": {"A": 1}}}"#, "/process/env/A: must be a text; this is 1"),
+            (r#"{"$schema": 1}"#, "/$schema: must be a text; this is 1"),
+            (r#"{"limits": {"$schema": "a"}}"#, "/limits/$schema: unknown key; did you mean /$schema?"),
             ("[]", "must be an object with keys such as id; this is a list"),
         ];
         for (text, said) in table {
@@ -284,6 +290,7 @@ mod tests {
         policy["files"]["view"]["root_overlay"] = "/".into();
         keys_of(&policy, "", &mut known);
         keys_of_schema(&schema(), "", &mut described);
+        assert!(described.remove("/$schema"));
         assert!(known.contains("/network/mitm/socket") && known.contains("/files/binds/write"));
         assert_eq!(known, described);
         let nullable = &schema()["properties"]["limits"]["properties"]["pids"]["anyOf"];
@@ -307,7 +314,8 @@ mod tests {
                 .chain(words.map(|w| ("", w)))
             {
                 let doc = own["description"].as_str().unwrap();
-                assert!(!doc.is_empty() && source.contains(doc), "{path}/{name}: {doc}");
+                let typed = name == keys::SCHEMA || source.contains(doc);
+                assert!(!doc.is_empty() && typed, "{path}/{name}: {doc}");
             }
             let inner = schema
                 .as_object()

@@ -4,6 +4,9 @@ use super::shape::{Form, Key, Shape, Word};
 
 const TEXTS: Shape = Shape::List(&Shape::Text);
 
+/// What editors write into a document; no field of a policy.
+pub const SCHEMA: &str = "$schema";
+
 /// The policy file.
 pub const POLICY: Form = Form(&[
     Key::nullable("id", Shape::Text, "The sandbox's ID: one is made where none is given."),
@@ -23,6 +26,7 @@ pub const POLICY: Form = Form(&[
         Shape::Flag,
         "Go on with fewer walls where this host, or a container around the sandbox, does not allow all of them.",
     ),
+    Key::new(SCHEMA, Shape::Text, "Where editors find the schema of this file; nothing follows from it."),
 ]);
 
 const LIMITS: &[Key] = &[
