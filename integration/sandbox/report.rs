@@ -96,6 +96,8 @@ fn a_check_command(t: &Test) {
     assert_eq!(row("limit: memory")["found"], format!("by {by}"));
     let text = tool(t, &["check"]).ok().stdout;
     assert!(text.contains("Landlock") && text.contains("limit: memory"), "{text}");
+    assert!(text.trim_end().ends_with("sandboxes can run here") && !text.contains("containers can"), "{text}");
+    assert!(text.matches("no cgroup is to be had").count() <= 1, "a note is told once: {text}");
 }
 
 fn b_output_captured(t: &Test) {

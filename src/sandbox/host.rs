@@ -47,6 +47,7 @@ pub fn check(root: &Path) -> Result<check::Report> {
             rows.push(Row { fatal: true, ..row("a sandbox", State::Missing, error.to_string(), "none can run") })
         }
     }
+    host.subject = "sandboxes";
     host.can_run = !rows.iter().any(|row| row.fatal && row.area == "sandbox");
     Ok(host)
 }
@@ -71,6 +72,9 @@ fn tried(report: &Report, row: impl Fn(&str, State, String, &str) -> Row) -> Vec
         };
         rows.push(row(&format!("limit: {}", limit.name), state, format!("by {}", limit.by), lost));
     }
-    rows.extend(report.notes.iter().map(|note| row("note", State::Limited, note.clone(), note)));
+    rows.extend(report.notes.iter().map(|note| {
+        let (what, remedy) = note.split_once("\n  hint: ").unwrap_or((note, ""));
+        Row { remedy: remedy.replace("\n  hint: ", "; "), ..row("note", State::Limited, what.into(), "") }
+    }));
     rows
 }

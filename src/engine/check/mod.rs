@@ -93,8 +93,11 @@ pub struct Report {
     pub machine: String,
     /// The effective user.
     pub uid: u32,
-    /// Whether containers can run for this user.
+    /// Whether containers (or what it is about) can run for this user.
     pub can_run: bool,
+    /// What it is about: `containers`.
+    #[serde(skip)]
+    pub subject: &'static str,
     /// What was looked at, by area.
     pub rows: Vec<Row>,
 }
@@ -123,6 +126,7 @@ pub fn report(root: &Path) -> Result<Report> {
         machine: name.machine().to_string_lossy().into_owned(),
         uid: caller.uid,
         can_run: !rows.iter().any(|row| row.fatal),
+        subject: "containers",
         rows,
     })
 }
@@ -151,8 +155,8 @@ impl std::fmt::Display for Report {
         }
         let lacking: Vec<&str> = self.rows.iter().filter(|row| row.fatal).map(|row| row.name.as_str()).collect();
         match lacking.is_empty() {
-            true => writeln!(f, "\ncontainers can run here"),
-            false => writeln!(f, "\ncontainers can't run here: {}", lacking.join(", ")),
+            true => writeln!(f, "\n{} can run here", self.subject),
+            false => writeln!(f, "\n{} can't run here: {}", self.subject, lacking.join(", ")),
         }
     }
 }
