@@ -5,7 +5,16 @@ use crate::support::{Test, cases};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-cases![flags, policies, scripts, a_glob_that_matches_nothing, limits_below_what_can_start, a_taken_id, other_commands,];
+cases![
+    flags,
+    each_problem_once,
+    policies,
+    scripts,
+    a_glob_that_matches_nothing,
+    limits_below_what_can_start,
+    a_taken_id,
+    other_commands,
+];
 
 /// It fails with brig's own status and these words, and leaves no trace of having run.
 #[track_caller]
@@ -55,6 +64,17 @@ fn flags(t: &Test) {
         &["--pids", "0", "--memory", "1K", "--timeout", "0"],
         &["/limits/pids", "/limits/memory", "/limits/timeout"],
     );
+}
+
+/// Nothing is told twice, by whichever part of brig.
+fn each_problem_once(t: &Test) {
+    for (flags, pointer) in [
+        (&["--http-proxy-port", "0"][..], "/network/http_proxy_port"),
+        (&["--net", "host", "--socks-proxy-port", "3"], "/network/socks_proxy_port"),
+    ] {
+        let out = plain(t, &[flags, &["true"]].concat(), &[]).code(125).fails(&[pointer]);
+        assert_eq!(out.stderr.matches("/network/").count(), 1, "{flags:?}: {}", out.stderr);
+    }
 }
 
 fn policies(t: &Test) {

@@ -252,8 +252,9 @@ impl Check {
         let given = [
             ("allow", !network.allow.is_empty()),
             ("deny", !network.deny.is_empty()),
-            ("http_proxy_port", network.http_proxy_port.is_some()),
-            ("socks_proxy_port", network.socks_proxy_port.is_some()),
+            // Of a port that is none, that is enough to say.
+            ("http_proxy_port", network.http_proxy_port.is_some_and(|port| port > 0)),
+            ("socks_proxy_port", network.socks_proxy_port.is_some_and(|port| port > 0)),
             ("mitm", network.mitm.is_some()),
         ];
         for (key, _) in given.iter().filter(|(_, given)| *given) {
