@@ -70,5 +70,10 @@ fn nothing_runs(t: &Test) {
     let out = tool(t, &["run", "--print-spec", "-w", "--", "touch", "ran"]).ok();
     let spec: Value = out.json();
     assert_eq!(spec["process"]["args"], json!(["touch", "ran"]));
+    // A small share is one of a longer period, as the kernel takes no quota below 1000 us.
+    for (cpus, quota, period) in [("0.001", 1000, 1_000_000), ("0.5", 50_000, 100_000)] {
+        let spec: Value = tool(t, &["run", "--print-spec", "--cpus", cpus, "--", "true"]).ok().json();
+        assert_eq!(spec["linux"]["resources"]["cpu"], json!({"quota": quota, "period": period}), "{cpus}");
+    }
     assert!(!work(t).join("ran").exists() && fs::read_dir(work(t)).unwrap().next().is_none());
 }

@@ -471,7 +471,10 @@ pub fn resources(policy: &Policy) -> Option<Resources> {
         swap: limits.swap.map(|swap| signed(memory.0.saturating_add(swap.0))),
         ..Memory::default()
     });
-    let quota = limits.cpu_quota.or_else(|| limits.cpu.map(|cpu| ((cpu.0 * 1000.0).round() as u64, 100_000)));
+    // The kernel takes no quota below 1000 us: a small share needs a long period.
+    let period = |cpu: f64| if cpu < 1.0 { 1_000_000 } else { 100_000 };
+    let share = |cpu: f64| ((cpu * period(cpu) as f64 / 100.0).round() as u64, period(cpu));
+    let quota = limits.cpu_quota.or_else(|| limits.cpu.map(|cpu| share(cpu.0)));
     let cpu = quota.map(|(quota, period)| Cpu { quota: Some(signed(quota)), period: Some(period), ..Cpu::default() });
     let pids = limits.pids.map(|pids| Pids { limit: Some(signed(with_init(pids))) });
     let wanted = Resources { memory, cpu, pids, ..Resources::default() };
