@@ -1,7 +1,8 @@
 //! How much: each limit holds, and the report says by what.
 
-use super::support::{run, sh, short, soon};
+use super::support::{plain, run, sh, short, soon, work};
 use crate::support::{Test, cases, json, os, suite};
+use std::fs;
 use std::time::Duration;
 
 cases![
@@ -15,6 +16,7 @@ cases![
     b_open_files,
     b_disk_is_limited,
     no_limit_is_none,
+    strict_about_limits,
 ];
 
 /// Keeps one CPU busy for ever.
@@ -135,4 +137,24 @@ fn no_limit_is_none(t: &Test) {
     assert_eq!(ran.report["limits"], json!([]));
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     assert!(ran.stdout().trim().parse::<u64>().unwrap() <= hard);
+}
+
+/// With `--strict`, limits of each process do not stand in for those of all of them.
+fn strict_about_limits(t: &Test) {
+    let held = sh(t, &[], ":").by_cgroup("memory");
+    let without = ["--strict", "--memory", "none", "--pids", "none"];
+    let with_cpu = [&without[..], &["--cpu", "50%"]].concat();
+    for (flags, named) in
+        [(&["--strict"][..], &["limits.memory, limits.swap, limits.pids"][..]), (&with_cpu, &["limits.cpu"])]
+    {
+        let out = plain(t, &[flags, &["-w"]].concat(), &["sh", "-c", "touch ran; exit 3"]);
+        if held {
+            out.code(3);
+            fs::remove_file(work(t).join("ran")).unwrap();
+        } else {
+            out.code(125).fails(&[&["no cgroup is to be had", "--strict"], named].concat());
+            assert!(!work(t).join("ran").exists(), "it ran");
+        }
+    }
+    plain(t, &without, &["sh", "-c", "exit 3"]).code(3);
 }

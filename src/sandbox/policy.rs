@@ -27,6 +27,8 @@ pub struct Policy {
     pub ignore_violations: BTreeMap<String, Vec<String>>,
     /// Go on with fewer walls where this host, or a container around the sandbox, does not allow all of them.
     pub weaker_nested: bool,
+    /// Go on with limits of each process, or none, where no cgroup is to be had that holds a limit for all of them together.
+    pub weaker_limits: bool,
 }
 
 /// Limits; `None` is none. Each is enforced by a cgroup where one can be had, by a resource limit where not, and the
@@ -259,6 +261,7 @@ impl Default for Policy {
             lint: LintMode::Off,
             ignore_violations: BTreeMap::new(),
             weaker_nested: true,
+            weaker_limits: true,
         }
     }
 }

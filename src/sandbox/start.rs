@@ -191,6 +191,9 @@ pub(super) fn start(
     let mut compiled = compile::compile(&job.policy, &job.command, id, walls, job.commit)?;
     let groups = match cgroups(&compiled, id, job.measure) {
         Ok(groups) => groups,
+        Err(error) if !job.policy.weaker_limits && compiled.spec.linux().resources.is_some() => {
+            return Err(unlimited(&error, &job.policy.limits));
+        }
         Err(error) => {
             let note = format!("no cgroup is to be had, resource limits serve: {error}");
             if !notes.contains(&note) {
@@ -259,6 +262,40 @@ fn assign(
         return Ok(());
     }
     super::cgroups::update(record, &Policy { limits: wanted.clone(), ..policy.clone() })
+}
+
+/// Limits that take a cgroup, and there is none.
+fn unlimited(error: &Error, limits: &Limits) -> Error {
+    let given = [
+        ("memory", limits.memory.is_some()),
+        ("swap", limits.memory.and(limits.swap).is_some()),
+        ("cpu", limits.cpu.is_some()),
+        ("cpu_quota", limits.cpu_quota.is_some()),
+        ("pids", limits.pids.is_some()),
+    ];
+    let names: Vec<_> = given.iter().filter(|(_, given)| *given).map(|(name, _)| format!("limits.{name}")).collect();
+    let what = format!("no cgroup is to be had here that holds {} for all processes together", names.join(", "));
+    let without = error.to_string().replace("\n  hint: ", "; ");
+    Error::new(Kind::Status, format!("{what}: {without}")).hint(
+        "leave --strict (weaker_limits: false) out for limits of each process, or give them as none: --memory none --pids none",
+    )
+}
+
+/// The limit that a sandbox could not even start within, and the remedy.
+fn too_little(error: &Error, policy: &Policy, walls: Walls, ooms: u64) -> Option<String> {
+    let limits = &policy.limits;
+    let memory = || Some(format!("limits.memory (--memory {}) is below what can start: give more", limits.memory?));
+    match error.kind() {
+        _ if ooms > 0 => memory().map(|why| format!("out of memory: {why}")),
+        Kind::Os(Errno::ENOMEM) if walls.by_rlimits => memory(),
+        Kind::Os(Errno::EAGAIN) if walls.by_rlimits => limits.pids.map(|pids| {
+            format!("limits.pids (--pids {pids}) leaves no room for a process: without a cgroup it counts all processes of this user; give more than there are")
+        }),
+        Kind::Os(Errno::EMFILE) => limits.open_files.map(|n| {
+            format!("limits.open_files (--open-files {n}) may be below what can start: give more")
+        }),
+        _ => None,
+    }
 }
 
 type Gone = (compile::Compiled, Live, Option<Recorder>, Option<OwnedFd>, OwnedFd, [Option<OwnedFd>; 2]);

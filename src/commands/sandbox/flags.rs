@@ -19,7 +19,8 @@ pub struct PolicyFlags {
     /// Settings file of sandbox-runtime (JSON), for files and network; after --policy, before the flags
     #[arg(long, value_name = "FILE", help_heading = "Policy")]
     pub settings: Option<PathBuf>,
-    /// Refuse to run where this host does not allow every wall (default: go on with fewer, and tell)
+    /// Refuse to run where this host does not allow every wall, or no cgroup for a limit of memory, swap, processes or CPU
+    /// (default: go on with fewer, and tell)
     #[arg(long, help_heading = "Policy")]
     pub strict: bool,
     /// Violations that are not reported: text that occurs in what was denied; may be repeated
@@ -259,6 +260,7 @@ impl PolicyFlags {
             notes = settings::apply(policy, &text, base).map_err(|e| e.context("--settings"))?;
         }
         policy.weaker_nested &= !self.strict;
+        policy.weaker_limits &= !self.strict;
         for (program, pattern) in &self.ignore_violation {
             policy.ignore_violations.entry(program.clone()).or_default().push(pattern.clone());
         }

@@ -26,6 +26,11 @@ pub const POLICY: Form = Form(&[
         Shape::Flag,
         "Go on with fewer walls where this host, or a container around the sandbox, does not allow all of them.",
     ),
+    Key::new(
+        "weaker_limits",
+        Shape::Flag,
+        "Go on with limits of each process, or none, where no cgroup is to be had that holds a limit for all of them together.",
+    ),
     Key::new(SCHEMA, Shape::Text, "Where editors find the schema of this file; nothing follows from it."),
 ]);
 

@@ -99,7 +99,8 @@ fn each_flag_changes_what_it_names() {
             p.process.unset_env = vec!["Z".into()];
         }),
         ("--id x --lint warn --strict", |p| {
-            (p.id, p.lint, p.weaker_nested) = (Some("x".into()), LintMode::Warn, false);
+            (p.id, p.lint) = (Some("x".into()), LintMode::Warn);
+            (p.weaker_nested, p.weaker_limits) = (false, false);
         }),
         ("--ignore-violation bpf --ignore-violation npm=a=b", |p| {
             p.ignore_violations = [("*".into(), vec!["bpf".into()]), ("npm".into(), vec!["a=b".into()])].into();
