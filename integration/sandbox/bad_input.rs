@@ -28,7 +28,10 @@ fn flags(t: &Test) {
     for (flags, words) in [
         (&["--memory", "12Q"][..], &["--memory", "256M"][..]),
         (&["--memory", "1K"], &["/limits/memory", "1M"]),
-        (&["--pids", "0"], &["/limits/pids", "1 or more"]),
+        (&["--pids", "0"], &["/limits/pids", "1 or more", "--pids"]),
+        (&["--open-files", "4"], &["/limits/open_files", "Landlock", "5 or more", "--open-files"]),
+        (&["--open-files", "3", "--no-landlock"], &["/limits/open_files", "4 or more", "--open-files"]),
+        (&["--disk", "4K"], &["/limits/disk", "64K or more", "--disk"]),
         (&["--timeout", "0"], &["/limits/timeout", "is 0"]),
         (&["--profile", "netwrok"], &["netwrok", "network"]),
         (&["--alow-domain", "a.com"], &["--alow-domain", "--allow-domain"]),
@@ -129,6 +132,11 @@ fn limits_below_what_can_start(t: &Test) {
         out.fails(&["memory"]);
     } else {
         assert!([3, 137, 139, 127].contains(&out.code), "{}: {}", out.code, out.stderr);
+    }
+    for flags in
+        [&["--open-files", "5"][..], &["--open-files", "4", "--no-landlock"], &["--file-size", "0"], &["--disk", "64K"]]
+    {
+        sh(t, flags, "exit 3").exited(3);
     }
     let ran = sh(t, &["--pids", "1"], "echo one; (echo two); :");
     assert!(ran.stdout().starts_with("one\n") && !ran.stdout().contains("two"), "{}", ran.report);

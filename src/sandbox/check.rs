@@ -19,8 +19,9 @@ const PERIOD_MAX: u64 = 1_000_000;
 const CPUS_MAX: u64 = 1 << 16;
 /// The most that pids.max takes (kernel: threads.h, `PID_MAX_LIMIT`).
 const PIDS_MAX: u64 = 1 << 22;
-/// Standard input, output and error, and one to load a library by.
+/// Standard input, output and error, and one to load a library by; to put up Landlock takes the rules' and each file's.
 const OPEN_FILES_MIN: u64 = 4;
+const OPEN_FILES_MIN_LANDLOCK: u64 = 5;
 /// As sethostname(2) (`HOST_NAME_MAX`).
 const HOSTNAME_MAX: usize = 64;
 /// The longest ID.
@@ -34,6 +35,7 @@ pub fn check(policy: &Policy) -> Vec<Problem> {
     let mut check = Check { problems: Vec::new() };
     check.identity(policy);
     check.limits(&policy.limits);
+    check.open_files(policy);
     check.files(&policy.files);
     check.network(&policy.network);
     check.syscalls(policy);
@@ -110,14 +112,18 @@ impl Check {
         self.when(
             memory.is_some_and(|m| m < MEMORY_MIN),
             "/limits/memory",
-            "is below what can start a program; give 1M or more (or none)",
+            "is below what can start a program; give 1M or more, or none (--memory)",
         );
         let swap = limits.swap.map_or(0, |s| s.0);
         let alone = swap > 0 && memory.is_none();
         self.when(alone, "/limits/swap", "counts on top of limits.memory, which is none; set memory, or swap to none");
         let sum = memory.unwrap_or(0).checked_add(swap).filter(|sum| i64::try_from(*sum).is_ok());
         self.when(sum.is_none(), "/limits/memory", "is, with swap, more than the kernel can count; give none");
-        self.when(limits.pids == Some(0), "/limits/pids", "is 0, but the program is one process; give 1 or more");
+        self.when(
+            limits.pids == Some(0),
+            "/limits/pids",
+            "is 0, but the program is one process; give 1 or more (--pids)",
+        );
         let many = limits.pids.is_some_and(|n| n > PIDS_MAX);
         self.when(many, "/limits/pids", "is more than the kernel's 4194304; give fewer, or none");
         if let Some(share) = limits.cpu {
@@ -159,12 +165,24 @@ impl Check {
         }
         let short = limits.cpu_time.is_some_and(|t| t.0 < Duration::from_secs(1));
         self.when(short, "/limits/cpu_time", "is less than a second, and it counts in seconds; give 1 or more");
-        let few = limits.open_files.is_some_and(|n| n < OPEN_FILES_MIN);
-        self.when(few, "/limits/open_files", "is too few for the standard streams and one file; give 4 or more");
         let small = limits.disk.is_some_and(|d| d.0 < DISK_MIN);
-        self.when(small, "/limits/disk", "is below what the writable layer itself takes; give 64K or more");
+        self.when(small, "/limits/disk", "is below what the writable layer itself takes; give 64K or more (--disk)");
         let at_once = limits.timeout.is_some_and(|t| t.0.is_zero());
         self.when(at_once, "/limits/timeout", "is 0, so that nothing could run; give a time, or none");
+    }
+
+    fn open_files(&mut self, policy: &Policy) {
+        let few = |least| policy.limits.open_files.is_some_and(|n| n < least);
+        let what = match policy.files.landlock {
+            true if few(OPEN_FILES_MIN_LANDLOCK) => {
+                "is too few to start with: the standard streams are three, and Landlock is put up by two; give 5 or more (--open-files), or --no-landlock"
+            }
+            false if few(OPEN_FILES_MIN) => {
+                "is too few to start with: the standard streams are three, and a library is loaded by one; give 4 or more (--open-files)"
+            }
+            _ => return,
+        };
+        self.when(true, "/limits/open_files", what);
     }
 
     fn path(&mut self, path: &OsStr, pointer: &str) {
@@ -357,7 +375,8 @@ mod tests {
             ("/limits/cpu_quota", "period of 999", |p| p.limits.cpu_quota = Some((1000, 999))),
             ("/limits/cpu_quota", "period of 1000001", |p| p.limits.cpu_quota = Some((1000, 1_000_001))),
             ("/limits/cpu_time", "seconds", |p| p.limits.cpu_time = Some(Span(Duration::from_millis(999)))),
-            ("/limits/open_files", "give 4", |p| p.limits.open_files = Some(3)),
+            ("/limits/open_files", "give 5", |p| p.limits.open_files = Some(4)),
+            ("/limits/open_files", "give 4", |p| (p.limits.open_files, p.files.landlock) = (Some(3), false)),
             ("/limits/disk", "64K", |p| p.limits.disk = Some(Bytes(65535))),
             ("/limits/timeout", "is 0", |p| p.limits.timeout = Some(Span(Duration::ZERO))),
             ("/files/workdir", "root_overlay", |p| {
@@ -460,7 +479,8 @@ mod tests {
             |p| p.limits.cpu = Some(Percent(0.1)),
             |p| p.limits.cpu_quota = Some((1000, 1_000_000)),
             |p| p.limits.cpu_quota = Some((1 << 26, 1024)),
-            |p| (p.limits.pids, p.limits.open_files) = (Some(1), Some(4)),
+            |p| (p.limits.pids, p.limits.open_files) = (Some(1), Some(5)),
+            |p| (p.files.landlock, p.limits.open_files) = (false, Some(4)),
             |p| p.limits.disk = Some(Bytes(65536)),
             |p| p.limits.timeout = Some(Span(Duration::from_nanos(1))),
             |p| (p.files.view, p.files.workdir) = (View::Root("/srv".into()), Workdir::Write),

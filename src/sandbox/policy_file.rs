@@ -66,7 +66,7 @@ pub fn parse(text: &str, format: Format, name: &str) -> Result<Policy> {
     Ok(policy)
 }
 
-/// A document checked by its form, then read as its type.
+/// A document checked by its form, then read as its type. What says where its schema is has no effect where the form has it.
 pub(super) fn typed<T: DeserializeOwned>(mut document: Value, form: &shape::Form, name: &str) -> Result<T> {
     let mut problems = Vec::new();
     form.check(&mut document, &mut problems);

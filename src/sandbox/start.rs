@@ -427,9 +427,9 @@ fn go(
             (Kind::Os(_), Some(_)) => Error::new(Kind::Other, error.to_string()),
             _ => error,
         };
-        match record.oom_kills() {
-            Some(1..) => error.context("out of memory: limits.memory is below what can start"),
-            _ => error,
+        match too_little(&error, policy, walls, record.oom_kills().unwrap_or(0)) {
+            Some(why) => error.context(why),
+            None => error,
         }
     })?;
     // The child's ends of the pipes are in the plan, and an output ends only when the last of them is closed.
