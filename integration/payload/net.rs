@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub fn talk(verb: &str, arg: &str) -> Option<Value> {
         "resolve" => outcome((arg, 80).to_socket_addrs().map(|found| found.count())),
         "loopback" => outcome(loopback()),
         "pair" => outcome(UnixStream::pair().map(|_| true)),
+        // Connected to each other, and yet a message can name another place.
+        "datagrampair" => outcome(UnixDatagram::pair().and_then(|(socket, _)| socket.send_to(b"ping", arg))),
         "unixlistener" => outcome(UnixListener::bind(arg).map(|_| true)),
         "setns" => outcome(setns(arg)),
         "dns" => outcome(dns(arg)),

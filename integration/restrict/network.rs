@@ -1,10 +1,10 @@
 //! The network: what may be reached, by which ways, and that there are no others.
 
 use super::*;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -344,12 +344,17 @@ pub(super) fn d_unix_sockets_denied(t: &Test) {
     let verb = format!("unix=/mnt/{}", socket.file_name().unwrap().to_str().unwrap());
     let host = Server::tcp("127.0.0.1:0");
     let rule = format!("127.0.0.1:{}", host.port);
-    // socketpair is no way to anybody else. io_uring has its own way to make one.
-    let verbs = [&verb, "unixlistener=own", "syscall=io_uring_setup:1:0", "pair"];
+    let datagrams = short(t, "d");
+    let letters = UnixDatagram::bind(&datagrams).unwrap();
+    letters.set_nonblocking(true).unwrap();
+    let pair = format!("datagrampair=/mnt/{}", datagrams.file_name().unwrap().to_str().unwrap());
+    // A stream's socketpair is no way to anybody else. io_uring has its own way to make one.
+    let verbs = [&verb, "unixlistener=own", "syscall=io_uring_setup:1:0", &pair, "pair"];
     for flags in [&["-v", bind.as_str()][..], &["-v", &bind, "--allow-domain", &rule], &["-v", &bind, "--profile", "network"]] {
         let seen = p.see(flags, &verbs);
         assert_eq!(seen[&verb], json!({"errno": "EPERM"}), "{flags:?}: {seen}");
         assert_eq!(seen["pair"], json!({"ok": true}), "{flags:?}: {seen}");
+        assert_eq!(seen[&pair], json!({"errno": "EPERM"}), "{flags:?}: {seen}");
         for verb in &verbs[1..3] {
             assert!(seen[*verb]["ok"].is_null(), "{flags:?}: {verb}: {seen}");
         }
@@ -358,6 +363,12 @@ pub(super) fn d_unix_sockets_denied(t: &Test) {
         assert!(out.code == 159 || out.stdout.contains("errno"), "{flags:?}: {out:?}");
     }
     assert!(server.heard().is_empty());
+    assert_eq!(letters.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    // It is told, and allowed like any unix socket.
+    let report = p.report(&["-v", &bind], &[&pair]);
+    assert!(report["violations"].to_string().contains("socketpair(SOCK_DGRAM)"), "{report}");
+    assert_eq!(p.see(&["-v", &bind, "--allow-all-unix-sockets"], &[&pair])[&pair], json!({"ok": 4}));
+    fs::remove_file(datagrams).unwrap();
 }
 
 pub(super) fn d_unix_sockets_allowed(t: &Test) {

@@ -128,6 +128,9 @@ pub fn compile(policy: &Policy) -> Option<Seccomp> {
     let network = &policy.network;
     let local = network.allow_local_binding || network.mode != NetworkMode::Domains || unix_sockets(network);
     allowed.retain(|name| !denied(name) && (local || name != "listen" || wanted.allow.contains(name)));
+    // A pair of datagram sockets is connected, and yet a message of either goes to any path that it names.
+    let pairs = has_pairs(profile) && !unix_sockets(network) && !wanted.allow.iter().any(|name| name == "socketpair");
+    allowed.retain(|name| !pairs || name != "socketpair");
     let has = |name: &str| allowed.iter().any(|a| a == name);
     let mut syscalls = Vec::new();
     let mut conditional = |name: &str, args| {
@@ -157,6 +160,10 @@ pub fn compile(policy: &Policy) -> Option<Seccomp> {
             conditional("socket", on(0, SeccompOp::Eq, family as u64, 0));
         }
     }
+    for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].iter().filter(|_| pairs) {
+        // Without SOCK_NONBLOCK and SOCK_CLOEXEC (kernel: linux/net.h, `SOCK_TYPE_MASK`).
+        conditional("socketpair", on(1, SeccompOp::MaskedEq, 0xf, *kind as u64));
+    }
     if unix_sockets(&policy.network) {
         conditional("socket", on(0, SeccompOp::Eq, libc::AF_UNIX as u64, 0));
         if profile < Profile::Network {
@@ -179,6 +186,10 @@ pub fn compile(policy: &Policy) -> Option<Seccomp> {
         syscalls,
         ..Seccomp::default()
     })
+}
+
+fn has_pairs(profile: Profile) -> bool {
+    profile < Profile::Unrestricted && profile.names().contains(&"socketpair")
 }
 
 fn has_clone3(wanted: &super::policy::Syscalls) -> bool {

@@ -72,6 +72,7 @@ fn describe(number: i32, args: &[u64; 6]) -> String {
     };
     match name.as_str() {
         "socket" => format!("socket({})", family(args[0])),
+        "socketpair" if args[1] & 0xf == libc::SOCK_DGRAM as u64 => "socketpair(SOCK_DGRAM)".into(),
         "clone" => "clone(new namespaces)".into(),
         _ => name,
     }

@@ -169,7 +169,7 @@ fn violation(report: &Report, v: &Violation) -> (String, String) {
     use super::policy::Profile;
     match v.kind {
         // The filter tells these by what it looked at besides the name, which no flag takes.
-        "syscall" if v.what == "socket(AF_UNIX)" => (
+        "syscall" if matches!(&*v.what, "socket(AF_UNIX)" | "socketpair(SOCK_DGRAM)") => (
             format!("system call {}", v.what),
             "allow with --allow-unix-socket PATH or --allow-all-unix-sockets".into(),
         ),
@@ -273,6 +273,7 @@ mod tests {
             (Some(Profile::Unrestricted), "ptrace", "allow with --allow-syscall ptrace"),
             (None, "ptrace", "allow with --allow-syscall ptrace"),
             (None, "socket(AF_UNIX)", "allow with --allow-unix-socket PATH or --allow-all-unix-sockets"),
+            (None, "socketpair(SOCK_DGRAM)", "allow with --allow-unix-socket PATH or --allow-all-unix-sockets"),
             (None, "socket(AF_INET6)", "allow with --allow-domain DOMAIN or --net host"),
             (None, "socket(AF_PACKET)", "allow with --allow-syscall socket or --profile unrestricted"),
             (None, "clone(new namespaces)", "allow with --allow-syscall clone or --profile unrestricted"),
