@@ -381,14 +381,15 @@ pub(super) fn d_unix_sockets_allowed(t: &Test) {
     assert_eq!(said(&seen, &a), "pong", "{seen}");
     assert!(seen[&b]["ok"].is_null() && seen["unixlistener=/tmp/own"] == json!({"ok": true}), "{seen}");
     assert_eq!((first.heard().len(), second.heard().len()), (1, 0));
-    // One that the view shows besides has to be hidden; that is told.
+    // One that the view shows besides is covered, and what can't be is told.
     let third = short(t, "c");
     let server = Server::at(&third);
     let (bind, c) = (third.parent().unwrap().display().to_string(), third.display().to_string());
-    let verb = format!("unix={c}");
-    let report = p.report(&["--allow-unix-socket", &path, "-v", &bind, "--deny-read", &c], &[&verb]);
-    assert!(report["saw"][&verb]["ok"].is_null() && server.heard().is_empty(), "{report}");
-    assert!(report["notes"].to_string().contains("hide them with deny_read"), "{report}");
+    let (verb, mnt) = (format!("unix={c}"), format!("unix=/mnt/{}", third.file_name().unwrap().to_str().unwrap()));
+    let report = p.report(&["--allow-unix-socket", &path, "-v", &bind, "-v", &format!("{bind}:/mnt")], &[&verb, &mnt, &a]);
+    assert!(report["saw"][&verb]["ok"].is_null() && report["saw"][&mnt]["ok"].is_null(), "{report}");
+    assert!(server.heard().is_empty() && said(&report["saw"], &a) == "pong", "{report}");
+    assert!(report["notes"].to_string().contains("made from now on"), "{report}");
     drop(server);
     // All that the view shows.
     let bind = one.parent().unwrap().display().to_string();

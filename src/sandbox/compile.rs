@@ -87,6 +87,10 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
     let mut resolved = files::resolve(policy, &cwd, commit)?;
     notes.append(&mut resolved.notes);
     let there = resolved.protected.clone();
+    let sockets = &policy.network.allow_unix_sockets;
+    if !sockets.is_empty() && walls.mode != Mode::Confined && matches!(policy.files.view, View::Host) {
+        resolved.hidden.extend(super::sockets::others(sockets));
+    }
     let aliases = if walls.mode == Mode::Confined { Vec::new() } else { aliases(policy)? };
     for list in [&mut resolved.hidden, &mut resolved.protected, &mut resolved.links] {
         let more: Vec<_> = list.iter().flat_map(|path| also_at(path, &aliases)).collect();
@@ -120,8 +124,13 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
     if policy.files.landlock && landlock.is_none() {
         notes.push("this kernel has no Landlock: mounts alone keep files".into());
     }
-    if !policy.network.allow_unix_sockets.is_empty() {
-        notes.push("/network/allow_unix_sockets: other unix sockets that the view shows can be connected to as well, as a filter sees no path; hide them with deny_read".into());
+    if !sockets.is_empty() {
+        let others = match (walls.mode, &policy.files.view) {
+            (Mode::Confined, _) => "every other unix socket",
+            (_, View::Host) => "a unix socket that is made from now on, or in a container,",
+            _ => "every other unix socket in that root",
+        };
+        notes.push(format!("/network/allow_unix_sockets: {others} can be connected to as well where the view shows it, as a filter sees no path; hide its directory with deny_read"));
     }
     Ok(Compiled {
         spec,

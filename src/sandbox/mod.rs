@@ -25,6 +25,7 @@ mod record;
 pub mod report;
 pub mod settings;
 pub mod show;
+mod sockets;
 mod start;
 pub mod supervise;
 mod terminal;

@@ -156,7 +156,8 @@ pub struct NetworkFlags {
     /// Let programs listen on and connect to the sandbox's own loopback interface
     #[arg(long)]
     pub allow_local_binding: bool,
-    /// A unix socket that may be used; may be repeated
+    /// A unix socket that may be used; may be repeated. Others of the host's are covered; not those that are made later, or in a
+    /// container, where the program sees their directory
     #[arg(long, value_name = "PATH")]
     pub allow_unix_socket: Vec<String>,
     /// Let any unix socket be used
