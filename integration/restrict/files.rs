@@ -142,6 +142,36 @@ fn attack(path: &str) -> String {
     script + "true"
 }
 
+/// A repository that is not at the top stays in its place, and so does what is on the way there.
+pub(super) fn d_protected_files_stay_in_place(t: &Test) {
+    let p = Place::new(t);
+    for name in ["group/project/.git/hooks/x", "group/project/.git/config", "group/project/file", "group/gen/old"] {
+        p.file(name, "mine");
+    }
+    let git = "group/project/.git";
+    // By rename(2) itself: mv copies where that is refused.
+    let moved = |from: &str, to: &str| format!("perl -e 'rename($ARGV[0], $ARGV[1])' {from} {to}; ");
+    let moves: String = [git, "group/project", "group"].map(|path| moved(path, "away") + &format!("mkdir -p {path}; ")).concat();
+    let attack = format!(
+        "{moves} mkdir new; {} {} rmdir new; ln {git}/config away; rm -rf {git}/hooks; mkdir -p {git}/hooks;
+        for name in hooks/pre-commit hooks/x config; do echo evil >{git}/$name; done; :",
+        moved("new", git),
+        moved("new", "group"),
+    );
+    let before = p.tree();
+    let whole = p.path("group");
+    for flags in [&["-w"][..], &["-w", "--allow-write", &whole], &["--allow-write", &whole]] {
+        let out = p.sh(flags, &attack).ok();
+        assert_eq!(p.tree(), before, "{flags:?}: {}", out.stderr);
+    }
+    // All else is moved, and what is mounted in there is not covered.
+    p.sh(&["-w"], "mv group/project/file group/project/other; mkdir group/a && mv group/a group/b").ok();
+    assert!(p.host("group/project/other").is_some() && p.dir.join("group/b").is_dir());
+    let gen_dir = p.path("group/gen");
+    p.sh(&["-w", "--overlay", &gen_dir], "echo x >group/gen/new && rm group/gen/old").ok();
+    assert!(p.host("group/gen/new").is_none() && p.host("group/gen/old").is_some());
+}
+
 pub(super) fn d_protected_files(t: &Test) {
     let p = Place::new(t);
     // Those that are there.

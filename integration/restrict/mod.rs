@@ -20,6 +20,7 @@ cases![
     d_allow_write,
     d_writes_denied_by_default,
     d_protected_files,
+    d_protected_files_stay_in_place,
     d_protected_files_when_committed,
     d_protected_directories_of_overlays,
     d_protected_git_directories,

@@ -307,6 +307,11 @@ fn mounts(
             _ => {}
         }
     }
+    // A directory that is a mount can't be renamed, to be made anew without what is protected in it. Each follows what it is in,
+    // as it would cover what else is mounted there.
+    let (later, pinned): (Vec<_>, Vec<_>) =
+        resolved.pinned.iter().partition(|path| resolved.writable.iter().any(|dir| path.starts_with(dir)));
+    list.extend(pinned.into_iter().map(|path| bind(path, path, true)));
     for dir in &files.overlay {
         let dir = absolute(dir, "/files/overlay")?;
         list.push(overlay(&dir, &dir));
@@ -318,10 +323,7 @@ fn mounts(
     for path in &resolved.writable {
         list.push(bind(path, path, true));
     }
-    // A directory that is a mount can't be renamed, to be made anew without what is protected in it.
-    for path in &resolved.pinned {
-        list.push(bind(path, path, true));
-    }
+    list.extend(later.into_iter().map(|path| bind(path, path, true)));
     for path in resolved.readable.iter().filter(|path| is_covered(path)) {
         list.push(bind(path, path, false));
     }

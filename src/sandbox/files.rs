@@ -287,8 +287,8 @@ fn expand(pattern: &str, cwd: &Path, at: &str, notes: &mut Vec<String>, problems
 /// whole: its owner, who the program may be, could open it.
 fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved) {
     let nested = |a: &str, b: &str| !(allow_git_config && a == ".git" && b.starts_with("config"));
-    let mut queue = vec![(dir.to_owned(), 0)];
-    let mut seen = 0;
+    let (mut queue, before) = (vec![(dir.to_owned(), 0)], found.pinned.len());
+    let (top, mut seen) = (dir, 0);
     while let Some((dir, level)) = queue.pop() {
         seen += 1;
         if seen > DIRECTORIES_MAX {
@@ -333,6 +333,11 @@ fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved)
             }
         }
     }
+    // Neither is what is on the way to them to be moved, for others to be made in its place.
+    let ways =
+        found.pinned[before..].iter().flat_map(|path| path.ancestors().skip(1).take_while(|above| *above != top));
+    let ways: Vec<_> = ways.map(Path::to_owned).collect();
+    found.pinned.extend(ways);
 }
 
 /// What is in a directory, and whether it is a directory itself; symlinks are none: what is in there is protected, or not,
