@@ -51,6 +51,14 @@ pub(super) fn d_deny_write(t: &Test) {
         assert_eq!(p.tree(), before, "{name}: {}", out.stderr);
         assert!(out.stderr.contains("Read-only") || out.stderr.contains("busy"), "{name}: {}", out.stderr);
     }
+    // Nor is it made anew where its directory has been moved away.
+    p.file("deep/er/named", "mine");
+    let before = p.tree();
+    let script = "perl -e 'rename(\"deep/er\", \"other\"); rename(\"deep\", \"other\")'; mkdir -p deep/er; echo x >deep/er/named; true";
+    for flags in [&["-w"][..], &["--no-protect", "--allow-write", "deep"]] {
+        p.sh(&[flags, &["--deny-write", "deep/er/named"]].concat(), script).ok();
+        assert_eq!(p.tree(), before, "{flags:?}");
+    }
     // A link that is named is neither written through nor replaced.
     std::os::unix::fs::symlink("free", p.dir.join("link")).unwrap();
     p.file("free", "mine");

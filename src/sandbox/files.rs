@@ -164,6 +164,14 @@ pub fn resolve(policy: &Policy, cwd: &Path, commit: bool) -> Result<Resolved> {
     if !problems.is_empty() {
         return Err(Error::problems("the policy", &problems));
     }
+    // What is named is not to be had anew in the same place, either.
+    let tops: Vec<_> =
+        found.writable.iter().cloned().chain((files.workdir == Workdir::Write).then(|| cwd.to_owned())).collect();
+    let ways = found.protected.iter().flat_map(|path| {
+        let top = tops.iter().filter(|top| path.starts_with(top)).min_by_key(|top| top.as_os_str().len());
+        top.into_iter().flat_map(|top| way(path, top))
+    });
+    found.pinned = ways.collect();
     if files.protect {
         let real =
             (files.workdir == Workdir::Write || commit && files.workdir == Workdir::Overlay).then(|| cwd.to_owned());
@@ -334,10 +342,13 @@ fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved)
         }
     }
     // Neither is what is on the way to them to be moved, for others to be made in its place.
-    let ways =
-        found.pinned[before..].iter().flat_map(|path| path.ancestors().skip(1).take_while(|above| *above != top));
-    let ways: Vec<_> = ways.map(Path::to_owned).collect();
+    let ways: Vec<_> = found.pinned[before..].iter().flat_map(|path| way(path, top)).collect();
     found.pinned.extend(ways);
+}
+
+/// The directories between one and what is below it.
+fn way<'a>(path: &'a Path, top: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
+    path.ancestors().skip(1).take_while(move |above| *above != top && above.starts_with(top)).map(Path::to_owned)
 }
 
 /// What is in a directory, and whether it is a directory itself; symlinks are none: what is in there is protected, or not,
