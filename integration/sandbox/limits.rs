@@ -65,6 +65,8 @@ fn a_pids_limit(t: &Test) {
     assert!((1..=40).contains(&ran.number("pids_peak")), "{}", ran.report);
     if ran.by_cgroup("pids") {
         assert_eq!(ran.limit("pids")["hit"], true);
+    } else {
+        assert!(ran.limit("pids")["hit"].is_null(), "nobody tells: {}", ran.report);
     }
     assert!(ran.stderr().to_lowercase().contains("fork"), "{}", ran.report);
     ran.ended(json!({"cause": "timed_out"}), 124);
@@ -141,7 +143,10 @@ fn no_limit_is_none(t: &Test) {
 
 /// With `--strict`, limits of each process do not stand in for those of all of them.
 fn strict_about_limits(t: &Test) {
-    let held = sh(t, &[], ":").by_cgroup("memory");
+    let ran = sh(t, &[], ":");
+    let held = ran.by_cgroup("memory");
+    assert_eq!(ran.limit("memory")["hit"], if held { json!(false) } else { json!(null) });
+    assert!(ran.limit("open_files")["hit"].is_null() && ran.limit("disk")["hit"].is_null(), "{}", ran.report);
     let without = ["--strict", "--memory", "none", "--pids", "none"];
     let with_cpu = [&without[..], &["--cpu", "50%"]].concat();
     for (flags, named) in

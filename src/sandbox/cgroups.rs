@@ -102,7 +102,7 @@ pub fn limits(policy: &Policy, record: &Record, overlays: bool) -> Vec<LimitUsed
     let mut list = Vec::new();
     let mut add = |name, value: Option<String>, by: String| {
         if let Some(value) = value {
-            list.push(LimitUsed { name, value, by, hit: false });
+            list.push(LimitUsed { name, value, by, hit: None });
         }
     };
     let text = |value: &dyn ToString| value.to_string();

@@ -402,14 +402,16 @@ impl Live {
             text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).unwrap_or(0)
         };
         for limit in &mut self.limits {
+            let told = limit.by.starts_with("cgroup");
             limit.hit = match limit.name {
-                "memory" | "swap" => ooms > 0,
-                "pids" => event("pids", "pids.events", "max") > 0,
-                "cpu" | "cpu_quota" => stats.cpu.throttling.throttled_periods > 0,
-                "timeout" => outcome == Outcome::TimedOut,
-                "cpu_time" => outcome == Outcome::CpuTime,
-                "file_size" => outcome == Outcome::Signaled { signal: libc::SIGXFSZ },
-                _ => false,
+                "memory" | "swap" if told => Some(ooms > 0),
+                "pids" if told => Some(event("pids", "pids.events", "max") > 0),
+                "cpu" | "cpu_quota" if told && job.measure => Some(stats.cpu.throttling.throttled_periods > 0),
+                "timeout" => Some(outcome == Outcome::TimedOut),
+                // Of another process than the program's own, the signal is not seen.
+                "cpu_time" if outcome == Outcome::CpuTime => Some(true),
+                "file_size" if outcome == (Outcome::Signaled { signal: libc::SIGXFSZ }) => Some(true),
+                _ => None,
             };
         }
         let cgroup_cpu = stats.cpu.total > 0;

@@ -64,8 +64,9 @@ pub struct LimitUsed {
     pub value: String,
     /// What enforced it: `cgroup v2 memory.max`, `RLIMIT_DATA`, `timer`, `tmpfs`.
     pub by: String,
-    /// Whether it was run into.
-    pub hit: bool,
+    /// Whether it was run into; `None` (`null`) if nobody tells: the kernel counts what a cgroup refuses, and not what resource
+    /// limits and filesystems do.
+    pub hit: Option<bool>,
 }
 
 /// What was changed in the writable layer.

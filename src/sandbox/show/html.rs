@@ -114,7 +114,11 @@ fn tables(page: &mut String, report: &Report) {
     });
     table(page, "Denied", &["What", "#Times", "Allow it"], denied.len(), rows);
     let rows = report.limits.iter().map(|l| {
-        let (class, hit) = if l.hit { ("bad", "reached") } else { ("", "kept") };
+        let (class, hit) = match l.hit {
+            Some(true) => ("bad", "reached"),
+            Some(false) => ("", "kept"),
+            None => ("", "unknown"),
+        };
         [class.into(), l.name.into(), l.value.clone(), l.by.clone(), hit.into()]
     });
     table(page, "Limits", &["Limit", "Value", "Enforced by", "Outcome"], report.limits.len(), rows);
@@ -282,8 +286,8 @@ mod tests {
         report.id = evil();
         report.command = vec![evil(), evil()];
         report.started = evil();
-        report.limits = vec![LimitUsed { name: EVIL, value: evil(), by: evil(), hit: true }];
-        report.limits.push(LimitUsed { name: "memory", value: evil(), by: evil(), hit: true });
+        report.limits = vec![LimitUsed { name: EVIL, value: evil(), by: evil(), hit: Some(true) }];
+        report.limits.push(LimitUsed { name: "memory", value: evil(), by: evil(), hit: Some(true) });
         report.changes = vec![Change { path: evil(), kind: ChangeKind::Added, size: 1 }];
         report.connections = [true, false].map(|allowed| connection(1, EVIL, 1, allowed, EVIL)).to_vec();
         report.connections[0].via = EVIL;

@@ -25,7 +25,8 @@ mod tests {
     #[test]
     fn each_event_has_its_name_and_time() {
         let report = samples::busy();
-        let limit = LimitUsed { name: "memory", value: "64M".into(), by: "cgroup v2 memory.max".into(), hit: false };
+        let limit =
+            LimitUsed { name: "memory", value: "64M".into(), by: "cgroup v2 memory.max".into(), hit: Some(false) };
         let command = vec!["sh".into(), "-c".into(), "a\nb".into()];
         let events = [
             ("started", Event::Started { at_us: 7, id: "a".into(), pid: 3, command, mode: Mode::Confined }),

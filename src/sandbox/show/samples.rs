@@ -3,8 +3,8 @@
 use crate::sandbox::policy::Profile;
 use crate::sandbox::report::*;
 
-fn limit(name: &'static str, value: &str, by: &str, hit: bool) -> LimitUsed {
-    LimitUsed { name, value: value.into(), by: by.into(), hit }
+fn limit(name: &'static str, value: &str, by: &str, hit: impl Into<Option<bool>>) -> LimitUsed {
+    LimitUsed { name, value: value.into(), by: by.into(), hit: hit.into() }
 }
 
 /// A connection at a moment in milliseconds.
@@ -80,8 +80,8 @@ pub fn busy() -> Report {
             limit("memory", "64M", "cgroup v2 memory.max", true),
             limit("cpu", "200 %", "cgroup v2 cpu.max", false),
             limit("pids", "512", "cgroup v2 pids.max", false),
-            limit("open_files", "1024", "RLIMIT_NOFILE", false),
-            limit("disk", "512M", "tmpfs", false),
+            limit("open_files", "1024", "RLIMIT_NOFILE", None),
+            limit("disk", "512M", "tmpfs", None),
             limit("timeout", "30 s", "timer", false),
         ],
         changes: changes.collect(),

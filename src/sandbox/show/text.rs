@@ -18,7 +18,8 @@ pub fn text(report: &Report, verbose: bool, color: bool) -> String {
         denied.retain(|d| d.what != "system call socket(AF_UNIX)");
     }
     // Time on the CPU is meant to run out now and then: it only slows down.
-    let hits: Vec<_> = report.limits.iter().filter(|l| l.hit && !matches!(l.name, "cpu" | "cpu_quota")).collect();
+    let hits: Vec<_> =
+        report.limits.iter().filter(|l| l.hit == Some(true) && !matches!(l.name, "cpu" | "cpu_quota")).collect();
     let plain = matches!(report.outcome, Outcome::Exited { .. });
     if !verbose && plain && denied.is_empty() && hits.is_empty() {
         return page.out;
@@ -30,6 +31,15 @@ pub fn text(report: &Report, verbose: bool, color: bool) -> String {
     } else {
         for limit in hits {
             page.line(Ink::Bad, format_args!("limit reached: {} {} ({})", limit.name, limit.value, limit.by));
+        }
+        // So ends a program that does not get its memory, and there is no other sign of it.
+        let crashed =
+            matches!(report.outcome, Outcome::Signaled { signal: libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS });
+        for limit in report.limits.iter().filter(|l| crashed && l.by == "RLIMIT_DATA") {
+            page.line(
+                Ink::Bad,
+                format_args!("limit that may have been reached: {} {} ({})", limit.name, limit.value, limit.by),
+            );
         }
     }
     page.some(&denied, |page, d| {
@@ -68,7 +78,11 @@ fn figures(report: &Report, page: &mut Page) {
     let width = |of: fn(&crate::sandbox::report::LimitUsed) -> usize| report.limits.iter().map(of).max().unwrap_or(0);
     let (name, value) = (width(|l| l.name.chars().count()), width(|l| l.value.chars().count()));
     for limit in &report.limits {
-        let (ink, mark) = if limit.hit { (Ink::Bad, "  <- reached") } else { (Ink::Plain, "") };
+        let (ink, mark) = match limit.hit {
+            Some(true) => (Ink::Bad, "  <- reached"),
+            Some(false) => (Ink::Plain, ""),
+            None => (Ink::Plain, "  (reached or not: unknown)"),
+        };
         page.line(ink, format_args!("  limit      {:name$}  {:value$}  {}{mark}", limit.name, limit.value, limit.by));
     }
 }
@@ -149,6 +163,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::report::LimitUsed;
     use crate::sandbox::show::samples::{busy, connection, quiet, violation};
 
     fn first(report: &Report) -> String {
@@ -162,7 +177,7 @@ mod tests {
         report.outcome = Outcome::Exited { code: 3 };
         assert_eq!(text(&report, false, false), "");
         assert!(text(&report, true, false).starts_with("exited with status 3\n"));
-        report.limits[0].hit = true;
+        report.limits[0].hit = Some(true);
         assert_eq!(
             text(&report, false, false),
             "exited with status 3\nlimit reached: memory 2G (cgroup v2 memory.max)\n"
@@ -202,6 +217,18 @@ denied: file /home/ada/.ssh/id_ed25519 by cat: allow with --allow-read /home/ada
 /home/ada/.ssh/id_ed25519
 ";
         assert_eq!(text(&report, false, false), expected);
+    }
+
+    #[test]
+    fn a_limit_that_nobody_tells_of() {
+        let mut report = Report { outcome: Outcome::Signaled { signal: libc::SIGSEGV }, ..quiet() };
+        let limit = |by: &str| LimitUsed { name: "memory", value: "1M".into(), by: by.into(), hit: None };
+        report.limits = vec![limit("RLIMIT_DATA"), limit("cgroup v2 memory.max")];
+        let last = "limit that may have been reached: memory 1M (RLIMIT_DATA)\n";
+        assert_eq!(text(&report, false, false), format!("ended by signal 11 (SIGSEGV)\n{last}"));
+        assert!(text(&report, true, false).contains("RLIMIT_DATA  (reached or not: unknown)\n"));
+        report.outcome = Outcome::Exited { code: 1 };
+        assert_eq!(text(&report, false, false), "");
     }
 
     #[test]
