@@ -122,9 +122,10 @@ pub struct Violation {
     pub kind: &'static str,
     /// What was denied: a call's name, a domain, a path.
     pub what: String,
-    /// The program's name (comm).
+    /// The program's name (comm). Of kind `network` the proxy's (`http`, `https`, `socks5`), as a TCP connection does not tell
+    /// whose it is; of kind `file` empty.
     pub program: String,
-    /// Its process ID on the host.
+    /// Its process ID on the host; 0 where the program is not known.
     pub pid: i32,
     /// How often.
     pub count: u64,
