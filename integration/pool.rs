@@ -1,12 +1,14 @@
 //! `brig sandbox serve`: prepared sandboxes over a socket and over HTTP.
 
 use crate::support::{Running, Test, Value, cases, host, json, os};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 cases![
@@ -23,6 +25,7 @@ cases![
     clients_that_say_nothing,
     a_stop_lets_what_runs_end,
     a_second_signal_ends_what_runs,
+    killed_servers,
     under_load,
 ];
 
@@ -404,6 +407,41 @@ fn a_second_signal_ends_what_runs(t: &Test) {
 }
 
 /// Four clients, a hundred requests each (two and twenty where that takes long); says how fast it was.
+/// What a server that was killed has left is removed by the next command, whichever it is; that of one that lives stays.
+fn killed_servers(t: &Test) {
+    let names = |dir: &Path| -> BTreeSet<_> { fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+    let work = t.dir().join("work");
+    fs::create_dir(&work).unwrap();
+    let cwd = work.to_str().unwrap();
+    let living = serve(t, &["--pool", "1"]);
+    let marked = || host::processes_marked(&format!("BRIG_TEST={}", t.id()));
+    let alone = marked().len();
+    for next in [&["list"][..], &["run", "--", "true"], &["serve"]] {
+        let server = serve(t, &["--pool", "2", "-w", "--cwd", cwd]);
+        let mut client = server.client();
+        client.say(&with(shell("echo up; sleep 1000"), json!({"stream": true})));
+        client.hear();
+        let pid = server.running.pid();
+        assert!(names(&work).contains(OsStr::new(".zshrc")), "start-up files could be made");
+        let had_cgroups = !host::cgroups_named(&format!("-{pid}-")).is_empty();
+        assert!(had_cgroups || !os::is_root());
+        server.running.kill();
+        let begun = Instant::now();
+        while marked().len() > alone {
+            assert!(begun.elapsed() < patience(), "{:?}", marked());
+        }
+        assert_eq!(!host::cgroups_named(&format!("-{pid}-")).is_empty(), had_cgroups, "it is left until somebody comes by");
+        match next {
+            ["serve"] => serve(t, &["--pool", "1"]).stop(),
+            words => drop(t.call(&[&["sandbox"], words].concat()).ok()),
+        }
+        assert_eq!(host::cgroups_named(&format!("-{pid}-")), Vec::<PathBuf>::new(), "{next:?}");
+        assert_eq!(names(&work), BTreeSet::new(), "{next:?}");
+    }
+    assert_eq!(stdout(&living.ask(shell("echo still"))), "still\n");
+    living.stop();
+}
+
 fn under_load(t: &Test) {
     let (clients, each) = if os::slowness() > 1 { (2, 20) } else { (4, 100) };
     let server = serve(t, &["--pool", &clients.to_string()]);

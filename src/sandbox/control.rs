@@ -4,6 +4,7 @@
 //! sandbox-runtime has them (`{"network": {"allowedDomains": [...]}}`), of which the domains may change. Each line over the socket is
 //! answered by one: `{"ok": true}`, a status, or `{"error": "..."}`.
 
+use super::ledger::{self, LEDGER, LEFT, Ledger};
 use super::live::{Change, Live};
 use super::policy::Policy;
 use super::settings::{self, Base};
@@ -18,9 +19,6 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// The extension of what is written down about a sandbox.
-const LEFT: &str = "left";
 
 /// The longest line that is taken.
 const LINE_MAX: usize = 1 << 20;
@@ -150,11 +148,7 @@ impl Door {
     }
 
     fn open_in(dir: &Path, id: &str) -> Result<Door> {
-        let during = || format!("make {}", dir.display());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).during(during)?;
-        if !is_own(dir) {
-            return Err(Error::invalid(format!("{} is another user's", dir.display())));
-        }
+        make(dir)?;
         sweep(dir, LOOKED_AT);
         let path = dir.join(format!("{id}.sock"));
         let listener = match UnixListener::bind(&path) {
@@ -217,6 +211,22 @@ impl Drop for Door {
     }
 }
 
+/// A ledger for the sandboxes of a server, below the state directory; what killed ones left is removed before. `None` where there is
+/// no place that no sandbox can write to.
+pub(super) fn ledger(root: &Path) -> Option<Ledger> {
+    let [dir, _] = directories(root);
+    make(&dir).ok().filter(|()| is_private(&dir))?;
+    sweep(&dir, usize::MAX);
+    Ledger::open(&dir, &super::supervise::new_id()).ok()
+}
+
+/// Makes the directory of one user's sandboxes, if it is not there.
+fn make(dir: &Path) -> Result<()> {
+    let during = || format!("make {}", dir.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).during(during)?;
+    if is_own(dir) { Ok(()) } else { Err(Error::invalid(format!("{} is another user's", dir.display()))) }
+}
+
 /// Whether a directory is this user's, and no symlink to one: what others put there is not to be believed, nor removed.
 fn is_own(dir: &Path) -> bool {
     let own = |found: fs::Metadata| {
@@ -246,17 +256,17 @@ fn sweep(dir: &Path, most: usize) {
         return;
     }
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    for path in entries.filter(|path| path.extension().is_some_and(|kind| kind == LEFT)).take(most) {
-        let door = path.with_extension("sock");
-        if answers(&door) {
+    let is = |path: &PathBuf, kind| path.extension().is_some_and(|own| own == kind);
+    for path in entries.filter(|path| is(path, LEFT) || is(path, LEDGER)).take(most) {
+        if is(&path, LEDGER) {
+            ledger::sweep(&path);
             continue;
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(left) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Leftover>(&text).ok()) {
-            left.remove(&name);
+        let door = path.with_extension("sock");
+        if !answers(&door) {
+            ledger::settle(&path);
+            let _ = fs::remove_file(&door);
         }
-        let _ = fs::remove_file(&path);
-        let _ = fs::remove_file(&door);
     }
 }
 

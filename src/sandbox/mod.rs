@@ -11,6 +11,7 @@ pub mod event;
 mod files;
 pub mod host;
 pub mod interpreter;
+mod ledger;
 pub mod lint;
 mod live;
 pub mod net;

@@ -72,6 +72,7 @@ impl Serve {
             per_caller: self.per_user,
             per_minute: self.per_minute,
             keep_output: usize::try_from(self.keep_output.0).unwrap_or(usize::MAX),
+            state: Some(context.store.root().to_owned()),
         };
         let socket = self.socket.unwrap_or_else(|| context.store.root().join("sandbox-pool.sock"));
         let up = || {

@@ -10,11 +10,14 @@ mod worker;
 pub use http::Http;
 pub use serve::serve;
 
+use super::control;
+use super::ledger::Ledger;
 use super::policy::Policy;
 use crate::error::{Context, Error, Kind, Result};
 use metrics::Metrics;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use worker::Task;
@@ -36,6 +39,9 @@ pub struct Options {
     pub per_minute: Option<usize>,
     /// How many bytes of each output the report keeps.
     pub keep_output: usize,
+    /// The state directory: there it is written down what the sandboxes have on the host, for who comes after a server that was
+    /// killed. `None` is nowhere.
+    pub state: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -71,6 +77,7 @@ pub struct Pool {
     /// Readable when nothing is left.
     done: EventFd,
     metrics: Metrics,
+    ledger: Option<Ledger>,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -99,7 +106,9 @@ impl Pool {
         let event = || EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let (end, done) = event().and_then(|end| Ok((end, event()?))).during(|| "make an eventfd".into())?;
         let metrics = Metrics::default();
-        let pool = Arc::new(Pool { options, state: Mutex::default(), changed: Condvar::new(), end, done, metrics });
+        let ledger = options.state.as_deref().and_then(control::ledger);
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        let pool = Arc::new(Pool { options, state, changed, end, done, metrics, ledger });
         let mut state = pool.lock();
         for _ in 0..pool.options.prepared {
             pool.prepare(&mut state);
@@ -212,6 +221,9 @@ impl Pool {
     /// Waits until nothing is left of the pool.
     fn wait(&self) {
         drop(self.wait_while(self.lock(), |state| state.threads > 0));
+        if let Some(ledger) = &self.ledger {
+            ledger.close();
+        }
     }
 
     /// What it has done so far, for Prometheus.

@@ -5,9 +5,10 @@ use super::metrics::Metrics;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sandbox::event::Event;
 use crate::sandbox::live::Live;
+use crate::sandbox::policy::Policy;
 use crate::sandbox::queue::Queue;
 use crate::sandbox::report::Report;
-use crate::sandbox::supervise::{self, Assignment, Attendant, Job, Stream};
+use crate::sandbox::supervise::{self, Assignment, Attendant, Job, Leftover, Stream};
 use nix::sys::epoll::Epoll;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
@@ -122,8 +123,9 @@ fn one(pool: &Arc<Pool>) -> (Result<Report>, Option<Task>) {
         Ok(copy) => Stream::File(copy.into()),
         Err(error) => return (Err(error), None),
     };
+    let id = supervise::new_id();
     let job = Job {
-        policy: pool.options.policy.clone(),
+        policy: Policy { id: Some(id.clone()), ..pool.options.policy.clone() },
         // Named later.
         command: vec!["-".into()],
         later: true,
@@ -131,13 +133,17 @@ fn one(pool: &Arc<Pool>) -> (Result<Report>, Option<Task>) {
         keep_output: pool.options.keep_output,
         ..Job::default()
     };
-    let mut worker = Worker { pool, input, task: None, ended: false };
+    let mut worker = Worker { pool, id, input, task: None, ended: false };
     let result = supervise::run(job, &mut worker);
+    if let Some(ledger) = &pool.ledger {
+        ledger.strike(&worker.id);
+    }
     (result, worker.task)
 }
 
 struct Worker<'p> {
     pool: &'p Arc<Pool>,
+    id: String,
     input: File,
     task: Option<Task>,
     /// It has been asked to end.
@@ -183,6 +189,12 @@ impl Attendant for Worker<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn made(&mut self, left: &Leftover) {
+        if let Some(ledger) = &self.pool.ledger {
+            ledger.enter(&self.id, left);
+        }
     }
 
     fn event(&mut self, event: &Event) {
