@@ -1,5 +1,5 @@
-//! Unix sockets of the host by their paths. A filter can't tell one path from another, and Landlock has no right for them before
-//! Linux 7: where only some may be used, the others are covered.
+//! Unix sockets of the host by their paths. A filter can't tell one path from another, and the rights that brig gives by Landlock
+//! are none to sockets: where only some may be used, the others are covered.
 
 use std::collections::BTreeSet;
 use std::fs;
