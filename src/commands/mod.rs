@@ -260,6 +260,10 @@ pub fn main() -> ExitCode {
         eprintln!("brig: {error}");
         return ExitCode::FAILURE;
     }
+    // The definition of its flags, most of all.
+    if std::env::args_os().skip(1).any(|arg| arg == "sandbox") {
+        crate::sys::alloc::expect(256 << 10);
+    }
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -39,6 +39,9 @@ pub fn make(spec: &Spec, id: &str, measure: bool) -> Result<Cgroups> {
     let rootless = !nix::unistd::geteuid().is_root() || namespaces::inside_user_namespace();
     let mut resources = spec.linux().resources.clone().unwrap_or_default();
     let wanted = wanted(&resources, measure);
+    if wanted.is_empty() && !layout.is_pure_v2() {
+        return Ok(Cgroups::default());
+    }
     layout
         .hierarchies
         .retain(|h| h.version == Version::V2 || wanted.iter().any(|w| h.controllers.iter().any(|c| c == w)));
