@@ -1,6 +1,8 @@
 //! Namespaces: made, shared or joined; and what is set inside them.
 
-use crate::support::{Bundle, Container, Kind, Test, Value, cases, json};
+use crate::support::{Bundle, Call, Container, Kind, Test, Value, cases, json};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use std::fs;
 
 cases![
@@ -27,6 +29,7 @@ cases![
     init_of_a_user_namespace_is_what_the_host_says,
     supplementary_groups,
     network_loopback_is_up,
+    network_on_one_processor,
 ];
 
 const ALL: [&str; 6] = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
@@ -368,4 +371,18 @@ fn network_loopback_is_up(t: &Test) {
     assert_eq!(seen["links"].as_object().unwrap().len(), 1, "{seen}");
     assert_eq!(seen["links"]["lo"]["up"], true);
     assert_eq!(seen["listener=127.0.0.1:1234"]["ok"], true);
+}
+
+/// Where there is a second processor, brig makes the namespace on it, ahead of the others.
+fn network_on_one_processor(t: &Test) {
+    let mut b = t.bundle();
+    b.payload(&["links", "ns"]);
+    b.write();
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let one = (0..CpuSet::count()).find(|n| allowed.is_set(*n).unwrap()).unwrap().to_string();
+    let on_one = Call::through(t, &["taskset", "-c", &one], &[], &["run", "--bundle", b.path(), &t.new_id()]).ok().json();
+    for seen in [on_one, t.run(&b).ok().json()] {
+        assert_eq!(seen["links"]["lo"]["up"], true, "{seen}");
+        assert_ne!(seen["ns"]["net"], hosts()["net"]);
+    }
 }

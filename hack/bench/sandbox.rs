@@ -14,27 +14,13 @@ fn commands(brig: &str) -> Vec<(&'static str, Vec<String>)> {
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let bwrap = "bwrap --unshare-all --die-with-parent --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --tmpfs /var/tmp \
                  --tmpfs /run --chdir / -- /bin/true";
-    let same = [
-        brig,
-        "sandbox",
-        "run",
-        "--quiet",
-        "--ro",
-        "--cwd",
-        "/",
-        "--memory",
-        "none",
-        "--pids",
-        "none",
-        "--",
-        "/bin/true",
-    ];
+    let same = [brig, "sandbox", "run", "--ro", "--cwd", "/", "--memory", "none", "--pids", "none", "--", "/bin/true"];
     vec![
         ("bwrap", bwrap.split_whitespace().map(str::to_owned).collect()),
         ("brig, the same walls and seccomp, Landlock, hidden secrets", words(&same)),
         (
             "brig, as it comes: limits by cgroup, an overlay, a control socket too",
-            words(&[brig, "sandbox", "run", "--quiet", "--", "/bin/true"]),
+            words(&[brig, "sandbox", "run", "--", "/bin/true"]),
         ),
     ]
 }

@@ -1,9 +1,8 @@
 //! A network namespace that is made while the plan is compiled: it is by far the most expensive of the namespaces (about a
 //! millisecond of sysctl tables and devices), and a second processor is idle then.
 
-use crate::prim::capabilities;
 use crate::spec::{Linux, NamespaceType};
-use crate::sys::{SysResult, files, socket};
+use crate::sys::{SysResult, cred, files, socket};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, sched_getaffinity, unshare};
 use nix::unistd::Pid;
@@ -31,7 +30,7 @@ pub fn network(linux: &Linux) -> Network {
 
 /// As [`network`], for who knows whether it is `wanted`.
 pub fn start(wanted: bool) -> Network {
-    if !wanted || !several_processors() || !capabilities::may_mount() {
+    if !wanted || !several_processors() || !privileged() {
         return Network::Missing;
     }
     let thread = Builder::new().name("brig-network".into()).stack_size(64 << 10);
@@ -55,6 +54,12 @@ impl Network {
             _ => None,
         }
     }
+}
+
+/// Whether namespaces may be made without a user namespace: CAP_SYS_ADMIN.
+fn privileged() -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    cred::get_caps().is_ok_and(|caps| caps.effective & SYS_ADMIN != 0)
 }
 
 fn several_processors() -> bool {
