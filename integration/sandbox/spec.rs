@@ -2,7 +2,7 @@
 
 use super::support::{file, run, tool, work};
 use crate::support::{Test, Value, cases, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 cases![a_bundle_of_it_is_the_same_sandbox, nothing_runs];
@@ -30,7 +30,11 @@ fn probe(t: &Test, flags: &[&str]) {
     let masked = spec.json()["linux"]["maskedPaths"].clone();
     let masked = |line: &str| masked.as_array().unwrap().iter().any(|path| line.split(' ').next() == path.as_str());
     let cut = |line: &str| if masked(line) { line.split(' ').next().unwrap_or_default() } else { line }.to_owned();
-    let lines = |text: &str| text.lines().map(cut).collect::<BTreeSet<_>>();
+    // Of several mounts in one place the last is what is seen; what lies below is up to the run as well.
+    let key =
+        |line: &str| if line.starts_with('/') { line.split(' ').next().unwrap_or_default() } else { line }.to_owned();
+    let seen = |text: &str| text.lines().map(|line| (key(line), cut(line))).collect::<BTreeMap<_, _>>();
+    let lines = |text: &str| seen(text).into_values().collect::<BTreeSet<_>>();
     let (here, there) = (lines(ran.stdout()), lines(&out.stdout));
     let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
     let differ = (only(&here, &there), only(&there, &here));

@@ -4,6 +4,7 @@
 use super::start::Leftover;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::files::try_lock;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -56,13 +57,16 @@ impl Ledger {
     }
 }
 
-/// Removes what one sandbox left, by the file in which that is written.
-pub(super) fn settle(file: &Path) {
+/// Removes what one sandbox left, by the file in which that is written; the file stays as long as something is left. Says where
+/// the cgroups were.
+pub(super) fn settle(file: &Path) -> Vec<PathBuf> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some(left) = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Leftover>(&text).ok()) {
-        left.remove(&name);
+    let left = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Leftover>(&text).ok()).unwrap_or_default();
+    let parents = left.parents().collect();
+    if left.remove(&name) {
+        let _ = fs::remove_file(file);
     }
-    let _ = fs::remove_file(file);
+    parents
 }
 
 /// Removes what is written in a ledger whose process is gone.
@@ -72,8 +76,24 @@ pub(super) fn sweep(ledger: &Path) {
         return;
     }
     let entries = fs::read_dir(ledger).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| path.extension().is_some_and(|kind| kind == LEFT)).for_each(|path| settle(&path));
-    let _ = fs::remove_dir_all(ledger);
+    let left = entries.filter(|path| path.extension().is_some_and(|kind| kind == LEFT));
+    let parents: BTreeSet<PathBuf> = left.flat_map(|path| settle(&path)).collect();
+    // What it had made and not yet entered, beside the others.
+    let owner = ledger.file_stem().and_then(|id| id.to_str()?.split('-').nth(1)?.parse::<u32>().ok());
+    if let Some(pid) = owner.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let mark = format!("-{pid}-");
+        let all = parents.iter().filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten();
+        let names = all.filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with("brig-sandbox-") && name.contains(&mark)
+        });
+        // One that has a process in it is not removed by this.
+        names.for_each(|entry| drop(fs::remove_dir(entry.path())));
+    }
+    let is_left = |path: &Path| path.extension().is_some_and(|kind| kind == LEFT);
+    if !fs::read_dir(ledger).into_iter().flatten().flatten().any(|entry| is_left(&entry.path())) {
+        let _ = fs::remove_dir_all(ledger);
+    }
 }
 
 #[cfg(test)]

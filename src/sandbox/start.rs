@@ -21,7 +21,7 @@ use crate::sys::{Errno, Letter, init};
 use serde::{Deserialize, Serialize};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -120,8 +120,13 @@ pub struct Leftover {
 }
 
 impl Leftover {
-    /// Removes it; the sandbox has ended.
-    pub(super) fn remove(self, id: &str) {
+    /// Where its cgroups are.
+    pub(super) fn parents(&self) -> impl Iterator<Item = PathBuf> {
+        self.cgroups.groups.iter().filter_map(|group| Some(Path::new(&group.path).parent()?.to_path_buf()))
+    }
+
+    /// Removes it; the sandbox has ended. Says whether nothing of it is left.
+    pub(super) fn remove(self, id: &str) -> bool {
         self.placeholders.remove();
         // Nothing but what such a sandbox has is believed to be its own.
         let name = format!("brig-sandbox-{id}");
@@ -130,8 +135,9 @@ impl Leftover {
         if self.cgroups.groups.iter().all(|group| own(&group.path))
             && self.cgroups.unit.as_ref().is_none_or(|unit| own(&unit.name))
         {
-            let _ = self.cgroups.remove();
+            return self.cgroups.remove().is_ok();
         }
+        true
     }
 }
 
