@@ -9,11 +9,11 @@ use crate::error::{Error, Kind, Problem, Result};
 use crate::prim::mounts::{options, relative};
 use crate::prim::namespaces::Joined;
 use crate::spec::{Mount, NamespaceType, Spec};
-use crate::sys::{Errno, files, process};
+use crate::sys::{Errno, files};
 use nix::fcntl::OFlag;
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Mounts as a user lists them.
@@ -151,7 +151,7 @@ fn namespace(saved: &Saved, name: &str) -> Result<OwnedFd> {
 fn run(saved: &Saved, plan: Result<plan::Plan>) -> Result<()> {
     match launch(&mut plan?, None, false, &mut |_| Ok(())) {
         Ok(child) => {
-            let _ = process::wait(child.pidfd.as_fd());
+            let _ = child.wait();
             Ok(())
         }
         Err(error) => Err(match error.kind() {

@@ -283,7 +283,7 @@ mod tests {
         let pid: i32 = std::fs::read_to_string(dir.0.join("pid")).unwrap().trim().parse().unwrap();
         let hook = crate::sys::process::pidfd_open(pid).unwrap();
         crate::sys::process::pidfd_send_signal(caller.pidfd.as_fd(), libc::SIGKILL).unwrap();
-        crate::sys::process::wait(caller.pidfd.as_fd()).unwrap();
+        caller.wait().unwrap();
         let mut fds = [PollFd::new(hook.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)).unwrap(), 1, "the hook survived its caller");
     }

@@ -128,7 +128,7 @@ pub fn in_child(act: impl FnOnce() -> SysResult<()>) -> SysResult<SysResult<()>>
         // An errno fits an exit status.
         process::exit_now(act().map_or_else(|errno| errno as i32, |()| 0))
     };
-    match process::wait(child.pidfd.as_fd())? {
+    match child.wait()? {
         Ended::Exited(0) => Ok(Ok(())),
         Ended::Exited(errno) => Ok(Err(Errno::from_raw(errno))),
         Ended::Signaled(_) => Err(Errno::EINTR),

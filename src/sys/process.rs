@@ -5,6 +5,8 @@ use super::pidfd::send_to;
 pub use super::pidfd::{ends_within, join, numbered, pid_of, pidfd_getfd, pidfd_open, pidfd_send_signal, tells_end};
 use super::{Errno, SysResult, check};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
 
 /// A process made by [`clone3`], as its parent holds it.
 #[derive(Debug)]
@@ -128,14 +130,7 @@ impl Child {
     }
 }
 
-/// Waits for a child of the caller to end, by pidfd (`P_PIDFD`, Linux 5.4), and reaps it.
-///
-/// # Errors
-/// `ECHILD` when it is not the caller's child (any more).
-pub fn wait(pidfd: BorrowedFd) -> SysResult<Ended> {
-    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as u32).map(|(ended, _)| ended)
-}
-
+/// waitid(2), by pidfd (`P_PIDFD`, Linux 5.4) or by number.
 fn wait_for(kind: libc::idtype_t, number: u32) -> SysResult<(Ended, libc::rusage)> {
     // SAFETY: rusage is plain data, and all zeroes is a valid value of it.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -155,6 +150,20 @@ fn wait_for(kind: libc::idtype_t, number: u32) -> SysResult<(Ended, libc::rusage
                 return Ok((if exited { Ended::Exited(status) } else { Ended::Signaled(status) }, usage));
             }
         }
+    }
+}
+
+/// Runs a program to its end, also under a filter that answers clone3(2) with `EPERM`: of that posix_spawn(3) makes an error.
+/// A group to change to, be it the own one, has std fork instead.
+///
+/// # Errors
+/// As [`Command::output`].
+pub fn output(command: &mut Command) -> std::io::Result<Output> {
+    match command.output() {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            command.gid(nix::unistd::getegid().as_raw()).output()
+        }
+        other => other,
     }
 }
 

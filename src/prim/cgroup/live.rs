@@ -2,7 +2,7 @@
 
 use super::tests::{request, resources};
 use super::*;
-use crate::sys::process::{Child, clone3, exit_now, wait};
+use crate::sys::process::{Child, clone3, exit_now};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ fn create_join_kill_remove() {
     assert_eq!(inside, layout.hierarchies.iter().filter(|h| h.version == Version::V1).count(), "{cgroups}");
 
     record.kill(libc::SIGKILL).unwrap();
-    assert_eq!(wait(child.pidfd.as_fd()).unwrap().status(), 128 + libc::SIGKILL);
+    assert_eq!(child.wait().unwrap().status(), 128 + libc::SIGKILL);
     record.remove().unwrap();
     assert!(!record.exists());
     for h in layout.hierarchies.iter().filter(|h| h.version == Version::V1) {
@@ -275,7 +275,7 @@ fn a_cgroup_in_use_is_refused_and_an_empty_one_is_used() {
     assert!(error.to_string().contains(&format!("already: {} (", child.pid)), "{error}");
     assert!(made.0.exists(), "what was there before is not removed");
     made.0.kill(libc::SIGKILL).unwrap();
-    wait(child.pidfd.as_fd()).unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -291,11 +291,11 @@ fn freeze_and_thaw() {
     assert_eq!(made.0.pids().unwrap(), [child.pid]);
     made.0.thaw().unwrap();
     assert!(!made.0.is_frozen().unwrap());
-    assert_eq!(wait(child.pidfd.as_fd()).unwrap().status(), 128 + libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().status(), 128 + libc::SIGTERM);
     let second = sleeper(&made.0);
     made.0.freeze().unwrap();
     made.0.kill(libc::SIGKILL).unwrap();
-    assert_eq!(wait(second.pidfd.as_fd()).unwrap().status(), 128 + libc::SIGKILL, "SIGKILL reaches a frozen one");
+    assert_eq!(second.wait().unwrap().status(), 128 + libc::SIGKILL, "SIGKILL reaches a frozen one");
 }
 
 const BOMB: &str = r#"{"pids": {"limit": 40}, "memory": {"limit": 134217728}, "cpu": {"quota": 50000}}"#;
@@ -310,7 +310,7 @@ fn a_fork_bomb_does_not_escape() {
     made.0.thaw().unwrap();
     made.0.kill(libc::SIGKILL).unwrap();
     assert_eq!(made.0.pids().unwrap(), [0; 0]);
-    wait(first.pidfd.as_fd()).unwrap();
+    first.wait().unwrap();
     made.0.remove().unwrap();
 }
 
@@ -324,7 +324,7 @@ fn without_a_freezer_a_fork_bomb_is_kept_from_forking() {
     made.0.kill(libc::SIGKILL).unwrap();
     assert_eq!(made.0.pids().unwrap(), [0; 0]);
     assert_eq!(content(&made.0, "pids", "pids.max"), "40", "what was set is set again");
-    wait(first.pidfd.as_fd()).unwrap();
+    first.wait().unwrap();
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_fork_bomb_dies_on_v2() {
     made.0.freeze().unwrap();
     made.0.kill(libc::SIGKILL).unwrap();
     assert_eq!(both.pids().unwrap(), [0; 0]);
-    wait(first.pidfd.as_fd()).unwrap();
+    first.wait().unwrap();
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn removal_waits_for_processes_that_are_ending() {
         crate::sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
         made.0.remove().unwrap();
         assert!(!made.0.exists());
-        wait(child.pidfd.as_fd()).unwrap();
+        child.wait().unwrap();
     }
 }
 
@@ -376,7 +376,7 @@ fn sub_cgroups_are_found_and_removed_however_deep() {
     made.0.kill(libc::SIGKILL).unwrap();
     made.0.remove().unwrap();
     assert!(!made.0.exists());
-    wait(child.pidfd.as_fd()).unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn huge_pages_on_a_hybrid_host() {
     let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", child.pid)).unwrap();
     assert!(cgroups.lines().any(|line| line.starts_with("0::/brig-test-")), "cloned into it: {cgroups}");
     made.0.kill(libc::SIGKILL).unwrap();
-    wait(child.pidfd.as_fd()).unwrap();
+    child.wait().unwrap();
 
     let resources = resources(r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}"#);
     let error = compile(&layout, &request(Some(&fresh_path()), &resources)).unwrap().create().unwrap_err();
@@ -467,8 +467,8 @@ fn v2_freeze_kill_remove() {
     assert_eq!(made.0.pids().unwrap(), [0; 0]);
     made.0.remove().unwrap();
     assert!(!Path::new(&top).exists() && !Path::new(&top).parent().unwrap().exists());
-    wait(child.pidfd.as_fd()).unwrap();
-    wait(second.pidfd.as_fd()).unwrap();
+    child.wait().unwrap();
+    second.wait().unwrap();
 }
 
 #[test]
@@ -541,5 +541,5 @@ fn another_process_starts_beside_init() {
     assert_eq!(made.0.beside(init.pid).groups, inner.groups);
     assert_eq!(made.0.beside(std::process::id() as i32), made.0, "a process elsewhere leads nowhere");
     made.0.kill(libc::SIGKILL).unwrap();
-    wait(init.pidfd.as_fd()).unwrap();
+    init.wait().unwrap();
 }

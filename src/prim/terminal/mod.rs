@@ -231,7 +231,7 @@ pub(crate) mod tests {
         );
         drop(slave);
         let text = output(master);
-        assert_eq!(process::wait(child.pidfd.as_fd()).unwrap().status(), 0, "{text}");
+        assert_eq!(child.wait().unwrap().status(), 0, "{text}");
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "30 100");
         assert!(lines[1].starts_with("/dev/pts/"), "{text}");
