@@ -6,7 +6,7 @@ use super::store::{Saved, Status, Store, wrong_status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::OomWatch;
 use crate::prim::intelrdt;
-use crate::sys::process::tells_end;
+use crate::sys::process::{ends_within, tells_end};
 use crate::sys::{Errno, timer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -75,7 +75,8 @@ impl Watched {
         };
         let timer = timer::every(interval).during(|| format!("set a timer for every {interval:?}"))?;
         // Without pidfds the end shows when the next statistics are due.
-        let end = if tells_end(self.process.as_fd()) { PollFlags::POLLIN } else { PollFlags::empty() };
+        let by_event = tells_end(self.process.as_fd());
+        let end = if by_event { PollFlags::POLLIN } else { PollFlags::empty() };
         loop {
             let mut fds = vec![
                 PollFd::new(self.process.as_fd(), end),
@@ -87,7 +88,10 @@ impl Watched {
                 Err(Errno::EINTR) => continue,
                 other => other.during(|| "wait for events".into())?,
             };
-            let [ended, left] = [0, 1].map(|at: usize| fds[at].any().unwrap_or(true));
+            let [mut ended, left] = [0, 1].map(|at: usize| fds[at].any().unwrap_or(true));
+            if !by_event {
+                ended = ends_within(self.process.as_fd(), Duration::ZERO) != Ok(false);
+            }
             // What ended it comes before its end.
             if left || !self.tell_of_oom(oom.as_mut(), line)? || ended {
                 return Ok(());
