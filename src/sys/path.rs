@@ -2,7 +2,8 @@
 //! holds and whoever swaps them meanwhile (CVE-2021-30465, CVE-2024-45310, CVE-2019-19921). openat2(2) (Linux 5.6) does it in
 //! the kernel; where it is missing or filtered, a walk over `O_PATH` fds does the same by hand.
 
-use super::{Errno, SysResult, check, files};
+use super::pidfd::PROCFS;
+use super::{Errno, SysResult, check, files, filesystem};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use std::ffi::CStr;
@@ -26,7 +27,7 @@ const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 
 /// Longest path that is handled, as the kernel has it, with the NUL.
-const PATH_MAX: usize = 4096;
+pub(super) const PATH_MAX: usize = 4096;
 /// The kernel's own limit on symlinks in one resolution.
 const MAX_LINKS: u32 = 40;
 /// How deep the fall-back walk goes.
@@ -167,7 +168,9 @@ fn walk(root: BorrowedFd, path: &CStr, flags: OFlag, follow: Follow, make: Make)
         }
         if is_link && !(last && flags.contains(OFlag::O_NOFOLLOW)) {
             links += 1;
-            if follow != Follow::InRoot || links > MAX_LINKS {
+            // Below procfs' root, which is its inode 1, links are magic: what they lead to is not what they read as.
+            let magic = filesystem(next.as_fd())? == PROCFS && fstat(here)?.st_ino != 1;
+            if follow != Follow::InRoot || links > MAX_LINKS || magic {
                 return Err(Errno::ELOOP);
             }
             let mut target = [0; PATH_MAX];
@@ -346,10 +349,15 @@ pub fn link_is(dir: BorrowedFd, name: &CStr, target: &CStr) -> bool {
 /// Whether the calling process' current directory lies below its root: getcwd(2) answers `(unreachable)` when it does not
 /// (CVE-2024-21626).
 pub fn cwd_is_inside() -> bool {
-    let mut buffer = [0_u8; PATH_MAX];
+    let mut buffer = [0; PATH_MAX];
+    cwd(&mut buffer).starts_with(b"/")
+}
+
+/// What getcwd(2) answers, with the NUL; nothing when it fails.
+pub(super) fn cwd(buffer: &mut [u8; PATH_MAX]) -> &[u8] {
     // SAFETY: the raw call fills at most the length given; glibc's wrapper would fall back to a walk of its own.
     let len = unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), PATH_MAX) };
-    len > 0 && buffer[0] == b'/'
+    &buffer[..usize::try_from(len).unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -414,6 +422,16 @@ mod tests {
                 let expected = expected.map(|p| tree.0.join("root").join(p).components().collect::<PathBuf>());
                 assert_eq!(got, expected, "{name} {path:?} {follow:?}");
             }
+        }
+    }
+
+    #[test]
+    fn magic_links_are_refused_and_others_of_procfs_are_not() {
+        let root = files::open(None, c"/", OFlag::O_PATH).unwrap();
+        for open in [open as Open, by_walk as Open] {
+            let found = |path| open(root.as_fd(), path, OFlag::O_PATH, Follow::InRoot).map(drop);
+            assert_eq!(found(c"proc/self/root/etc"), Err(Errno::ELOOP));
+            assert_eq!(found(c"proc/self/status"), Ok(()));
         }
     }
 

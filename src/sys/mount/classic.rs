@@ -116,9 +116,19 @@ pub fn attach(made: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
     match mount_on(target, Some(made), MsFlags::MS_MOVE) {
         // It has been detached by a call that is there, unlike the one that attaches it.
         Err(Errno::EINVAL) => return Err(Errno::ENOSYS),
+        Err(Errno::ELOOP) if is_there(made, target) => {}
         other => other?,
     }
     drop_stage()
+}
+
+/// Whether a mount that can't be moved to a place, since one of them is in the other (`ELOOP`), lies on top there already:
+/// where it was made, or with what it was made on. Mounts that lie on one another have one path.
+pub fn is_there(made: BorrowedFd, target: BorrowedFd) -> bool {
+    let mut buffers = [[0; path::PATH_MAX]; 2];
+    let [first, second] = &mut buffers;
+    let place = from_within(made, || Ok(path::cwd(first)));
+    place.is_ok_and(|place| place.starts_with(b"/") && from_within(target, || Ok(path::cwd(second))) == Ok(place))
 }
 
 /// Lets go of the tmpfs that a file was staged on, once the file has left it.

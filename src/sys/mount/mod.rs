@@ -237,6 +237,7 @@ pub fn attach(mount: BorrowedFd, target: BorrowedFd) -> SysResult<()> {
         libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
     }) {
         Err(errno) if TREES.told_by(errno) => elder(errno, classic::attach(mount, target)),
+        Err(Errno::ELOOP) if classic::is_there(mount, target) => classic::drop_stage(),
         // What is attached may have been made without open_tree(2).
         other => other.and_then(|_| classic::drop_stage()),
     }
