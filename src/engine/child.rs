@@ -8,6 +8,7 @@ use crate::sys::cred::{self, CapMasks};
 use crate::sys::hook::Tail;
 use crate::sys::mount::{self, Attributes, Copied};
 use crate::sys::path::{self, Follow};
+use crate::sys::probe::{Question, ask};
 use crate::sys::process::{self, exit_now, prctl};
 use crate::sys::{At, Call, Errno, Failure, alloc, files, init, sched, seccomp, socket};
 use nix::fcntl::OFlag;
@@ -431,13 +432,29 @@ fn hand_over(number: i32, fd: BorrowedFd, state: &State) -> Result<(), Failure> 
 fn become_init(report: BorrowedFd, state: &State) -> Result<(), Failure> {
     // Before there is a child whose end could be missed.
     let mask = process::block_signals();
+    // Without pidfd_open(2) the program has no name for itself that holds outside; its parent has one, and announces it.
+    let announced = match ask(Question::PidfdOpen).is_there() {
+        true => None,
+        false => Some(init::pipe().at(Call::Pipe)?),
+    };
     let Some(program) = process::clone3(0, None).at(Call::Fork)? else {
         process::restore_signals(&mask);
         // Nobody is in here yet who could trace it, and a parent without privilege has to fetch the filter's listener.
         prctl(libc::PR_SET_DUMPABLE, 1, 0).at(Call::Prctl)?;
+        if let Some((announced, end)) = announced {
+            drop(end);
+            return match files::read(announced.as_fd(), &mut [0]).at(Call::Receive)? {
+                0 => exit_now(SETUP_FAILED),
+                _ => Ok(()),
+            };
+        }
         let own = process::pidfd_open(std::process::id() as i32).at(Call::Fork)?;
         return wire::tell_born(state.wire, own.as_fd()).at(Call::Send);
     };
+    if let Some((_, end)) = announced {
+        // If it can't be told, the program ends with the pipe.
+        let _ = wire::tell_born(state.wire, program.pidfd.as_fd()).and_then(|()| files::write(end.as_fd(), b"1"));
+    }
     // The wire and the standard streams end with the program.
     let _ = process::close_except(0, [Some(report.as_raw_fd()), None]);
     init::run(program.pid, report)
