@@ -345,8 +345,15 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
                     state.watched = Some((made, place.is_some()));
                     Ok(())
                 }
-                // Where no mount can be had by fd, they are hidden all the same.
-                Err(Failure { errno: Errno::ENOSYS | Errno::EPERM, .. }) => Ok(()),
+                // Where no mounts are to be made at all, they are hidden all the same.
+                Err(Failure { errno: Errno::ENOSYS | Errno::EPERM, .. }) => match cover::make_on_root(state.root()?) {
+                    Ok(made) => {
+                        state.watched = Some((made, false));
+                        Ok(())
+                    }
+                    Err(Failure { errno: Errno::EPERM, .. }) => Ok(()),
+                    Err(failure) => Err(failure),
+                },
                 Err(failure) => Err(failure),
             }
         }

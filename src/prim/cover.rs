@@ -30,6 +30,21 @@ pub fn make(place: BorrowedFd) -> Result<OwnedFd, Failure> {
     Ok(made)
 }
 
+/// As [`make`], right on the root, which is the process' own, where no mount can be had by fd: `/..` leads to what lies on top
+/// there. For the child: allocates nothing.
+///
+/// # Errors
+/// The call that failed; `EPERM` where no mounts are to be made.
+pub fn make_on_root(root: BorrowedFd) -> Result<OwnedFd, Failure> {
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    mount::make_at(c"tmpfs", super::mounts::SMALL, attributes, root)?;
+    let made = files::open(None, c"/..", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
+    match fstat(&made).at(Call::Stat)?.st_dev == fstat(root).at(Call::Stat)?.st_dev {
+        true => Err(Failure::check(Errno::EBUSY)),
+        false => Ok(made),
+    }
+}
+
 /// Hides a path of the root below an entry of the cover, by which it is told; a path that does not exist is passed over. The
 /// umask must be 0. For the child: allocates nothing.
 ///

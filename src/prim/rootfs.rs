@@ -127,7 +127,7 @@ pub fn make_readonly(target: &CStr, root: BorrowedFd) -> Result<(), Failure> {
 }
 
 /// Keeps a symlink from being replaced: what it leads to is mounted on the link itself, read-only, and the root's /dev/null
-/// where that is no file. Anything but a symlink is passed over, and everything where open_tree(2) is not to be had.
+/// where that is no file. Anything but a symlink is passed over.
 ///
 /// # Errors
 /// The call that failed.
@@ -146,7 +146,15 @@ pub fn hold_link(link: &CStr, root: BorrowedFd) -> Result<(), Failure> {
         None => path::open(root, c"dev/null", OFlag::O_PATH, Follow::InRoot).at(Call::Open)?,
     };
     match mount::clone_tree(Some(source.as_fd()), c"", false) {
-        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            mount::bind(source.as_fd(), place.as_fd())?;
+            let made = path::open(root, link, OFlag::O_PATH | OFlag::O_NOFOLLOW, Follow::InRoot).at(Call::Open)?;
+            if !path::is_mounted_over(source.as_fd(), made.as_fd()).at(Call::Stat)? {
+                return Err(Failure::check(Errno::EBUSY));
+            }
+            let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+            mount::set_attributes(made.as_fd(), read_only, false, None).at(Call::MountSetattr)
+        }
         tree => attach_readonly(tree.at(Call::CloneTree)?.as_fd(), place.as_fd()),
     }
 }
