@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Kind, Result, describe};
 use crate::prim::mounts::What;
 use crate::prim::{attributes, namespaces};
 use crate::sys::mount::{self, Attributes, Tree};
+use crate::sys::probe::{Question, ask};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Call, Errno, Failure, files, socket};
 use nix::fcntl::OFlag;
@@ -388,6 +389,14 @@ fn hint(op: &Op, failure: Failure) -> Option<&'static str> {
         }
         (Op::Mount(m), _, Errno::EPERM) if m.is_type(c"sysfs") => {
             "sysfs in a user namespace needs a network namespace of its own; bind /sys instead"
+        }
+        (
+            Op::Mount(_) | Op::AttachRoot { .. } | Op::CopyTree { .. },
+            Call::FsOpen | Call::CloneTree,
+            Errno::ENOSYS | Errno::EPERM,
+        ) if failure.errno == Errno::ENOSYS || !ask(Question::OpenTree).is_there() => {
+            "mounts in a mount namespace that others use, too (of a running container, or a joined one), take fsopen(2), \
+             open_tree(2) and move_mount(2): Linux 5.2, and no filter around brig that bars them"
         }
         (Op::Mount(_), Call::MountSetattr, Errno::EPERM) => {
             "in a user namespace the flags that the source's mount has on the host stay: leave suid, dev, exec and the \

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const AREA: &str = "system calls";
 
 /// What goes where mounts can't be made detached.
-const MOUNT_API: &str = "mounts of a running container; others are made by mount(2)";
+const MOUNT_API: &str = "mounts of a running container and in a joined mount namespace; others are made by mount(2)";
 
 /// The calls that brig asks for first, and the cost of the way around each where it is missing.
 const CALLS: [(&str, Question, &str); 13] = [
@@ -28,7 +28,11 @@ const CALLS: [(&str, Question, &str); 13] = [
         "processes are held by their directories in /proc; the end of one is waited for by looking",
     ),
     ("pidfd_send_signal", Question::PidfdSendSignal, "signals go by number, with a moment in which it could be reused"),
-    ("pidfd_getfd", Question::PidfdGetfd, "seccomp filters that notify an agent"),
+    (
+        "pidfd_getfd",
+        Question::PidfdGetfd,
+        "seccomp filters that notify an agent, and the record of what a sandbox's filter denies",
+    ),
     ("openat2", Question::Openat2, "paths in a root filesystem are walked one name at a time: a little time"),
     ("fsopen", Question::Fsopen, MOUNT_API),
     ("open_tree", Question::OpenTree, MOUNT_API),
