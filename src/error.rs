@@ -81,6 +81,26 @@ impl Error {
         Error::new(Kind::Os(errno), format!("{}: {}", what.into(), describe(errno)))
     }
 
+    /// A failed file operation or call of the standard library: what was being done, and what it says.
+    fn io(what: impl Into<String>, error: &std::io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(raw) => Error::os(what, Errno::from_raw(raw)),
+            None => Error::new(Kind::Other, format!("{}: {error}", what.into())),
+        }
+    }
+
+    /// A thread that could not be started; `what` is what takes it.
+    pub fn no_thread(what: &str, error: &std::io::Error) -> Error {
+        let told = Error::io(what, error);
+        match told.kind {
+            Kind::Os(Errno::EPERM) => told.hint(
+                "a filter around brig answers clone3(2) with EPERM, and then the C library makes no threads: have it \
+                 answer ENOSYS, or allow the call",
+            ),
+            _ => told,
+        }
+    }
+
     /// Every problem of a document, one a line.
     pub fn problems(document: &str, problems: &[Problem]) -> Error {
         let mut text = match problems.len() {
@@ -144,10 +164,7 @@ impl<T> Context<T> for std::result::Result<T, Errno> {
 
 impl<T> Context<T> for std::io::Result<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|e| match e.raw_os_error() {
-            Some(raw) => Error::os(what(), Errno::from_raw(raw)),
-            None => Error::new(Kind::Other, format!("{}: {e}", what())),
-        })
+        self.map_err(|e| Error::io(what(), &e))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::pause::needs_cgroup;
 use super::store::Store;
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::process;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,7 +31,8 @@ pub fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default } else { options };
     let shown = || format!("{} {}", ps.display(), options.join(" "));
-    let out = Command::new(&ps).args(options).stdin(Stdio::null()).output().during(|| format!("run {}", shown()))?;
+    let out = process::output(Command::new(&ps).args(options).stdin(Stdio::null()));
+    let out = out.during(|| format!("run {}", shown()))?;
     let text = String::from_utf8_lossy(&out.stdout);
     if !out.status.success() {
         let said = format!("{text}{}", String::from_utf8_lossy(&out.stderr));

@@ -292,8 +292,8 @@ impl Live {
             let _ = sender.send(event);
             let _ = waker.write(1);
         };
-        self.proxies =
-            Some(Proxies::start(served, rules.clone(), sink, options).during(|| "start the proxies".into())?);
+        let started = Proxies::start(served, rules.clone(), sink, options);
+        self.proxies = Some(started.map_err(|error| Error::no_thread("start the proxies", &error))?);
         self.rules = Some(rules);
         self.heard = Some((receiver, wake));
         Ok(())

@@ -64,12 +64,9 @@ impl Helper {
     /// What the helper says, with the line that /etc/subuid or /etc/subgid misses.
     pub(super) fn run(&self, pid: i32, map: &str, own: u32) -> Result<()> {
         let Helper { name, field, ranges, path, .. } = self;
-        let output = Command::new(path)
-            .arg(pid.to_string())
-            .args(map.split_whitespace())
-            .env_clear()
-            .output()
-            .during(|| format!("/linux/{field}: run {}", path.display()))?;
+        let mut command = Command::new(path);
+        command.arg(pid.to_string()).args(map.split_whitespace()).env_clear();
+        let output = process::output(&mut command).during(|| format!("/linux/{field}: run {}", path.display()))?;
         if output.status.success() {
             return Ok(());
         }

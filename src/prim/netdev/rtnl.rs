@@ -1,6 +1,6 @@
 //! Questions and orders to rtnetlink(7), in the network namespace in which a client was made.
 
-use crate::sys::{Errno, SysResult};
+use crate::sys::{Errno, SysResult, files};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
@@ -9,8 +9,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The largest answer that the kernel makes in one piece is half of this.
 const ANSWER: usize = 64 << 10;
@@ -34,12 +35,21 @@ impl Client {
         Ok(Client { socket, sequence: 0 })
     }
 
-    /// A client in another network namespace. A thread of its own enters it, so that the caller's stays where it is.
+    /// A client in another network namespace. A thread of its own enters it, so that the caller's stays where it is; the
+    /// caller's goes and comes back where no thread is to be had, as under a filter that answers clone3(2) with `EPERM`.
     pub fn inside(netns: BorrowedFd) -> SysResult<Client> {
-        std::thread::scope(|scope| {
-            let there = scope.spawn(|| setns(netns, CloneFlags::CLONE_NEWNET).and_then(|()| Client::here()));
-            there.join().unwrap_or(Err(Errno::EIO))
-        })
+        let enter = |netns| setns(netns, CloneFlags::CLONE_NEWNET);
+        let visit = || enter(netns).and_then(|()| Client::here());
+        let found = std::thread::scope(|scope| {
+            let there = std::thread::Builder::new().spawn_scoped(scope, visit).ok()?;
+            Some(there.join().unwrap_or(Err(Errno::EIO)))
+        });
+        if let Some(found) = found {
+            return found;
+        }
+        let own = files::open(None, c"/proc/thread-self/ns/net", OFlag::O_RDONLY)?;
+        let found = visit();
+        enter(own.as_fd()).and(found)
     }
 
     /// The interface of this name, if there is one.

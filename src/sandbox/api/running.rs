@@ -113,7 +113,7 @@ impl Running {
             supervise::run(job, &mut watch)
         };
         let thread = std::thread::Builder::new().name("brig-sandbox".into()).spawn(attend);
-        let thread = Some(thread.during(|| "start a thread".into())?);
+        let thread = Some(thread.map_err(|error| Error::no_thread("start a thread", &error))?);
         Ok(Running { id, queue, orders, stdin, thread })
     }
 

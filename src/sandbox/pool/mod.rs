@@ -149,7 +149,7 @@ impl Pool {
         if let Err(error) = started {
             state.preparing -= 1;
             state.threads -= 1;
-            state.failure = Some(Error::new(Kind::Other, format!("start a thread: {error}")));
+            state.failure = Some(Error::no_thread("start a thread", &error));
             self.changed.notify_all();
         }
     }
