@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::Record;
 use crate::prim::namespaces::ahead::{self, Network};
 use crate::spec::{Loaded, Process, SeccompAction};
+use crate::sys::probe::{Question, ask};
 use crate::sys::{Errno, Letter, init};
 use serde::{Deserialize, Serialize};
 use std::net::TcpListener;
@@ -61,10 +62,16 @@ pub(super) fn weaker(error: &Error, walls: Walls) -> Option<(Walls, &'static str
         matches!(error.kind(), Kind::Os(Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EUSERS | Errno::EINVAL));
     let confined = Walls { mode: Mode::Confined, ..walls };
     // What can't be mounted for its own sake is no reason to go without walls: a program could bring that about for the next.
-    if text.contains("/source: ") {
+    // Nor are there more threads without walls.
+    if text.contains("/source: ") || text.contains("start the proxies") {
         return None;
     }
-    if text.contains("mount_setattr") && matches!(error.kind(), Kind::Os(Errno::ENOSYS)) && !walls.single_binds {
+    let missing = match error.kind() {
+        Kind::Os(Errno::ENOSYS) => true,
+        Kind::Os(Errno::EPERM) => !ask(Question::MountSetattr).is_there(),
+        _ => false,
+    };
+    if text.contains("mount_setattr") && missing && !walls.single_binds {
         let why = "mounts are made read-only one by one: this kernel has no mount_setattr, or a filter bars it";
         return Some((Walls { single_binds: true, ..walls }, why));
     }
@@ -334,6 +341,14 @@ fn go(
                 .into(),
         );
     }
+    let record_calls = policy.syscalls.record && recordable && ask(Question::PidfdGetfd).is_there();
+    if policy.syscalls.record && recordable && !record_calls {
+        let note =
+            "what the profile denies is not recorded: this kernel has no pidfd_getfd (Linux 5.6), or a filter bars it";
+        if !notes.iter().any(|known| known == note) {
+            notes.push(note.into());
+        }
+    }
     let (ending, report) = init::pipe().during(|| "make a pipe".into())?;
     let [stdin, stdout, stderr] = &mut job.streams;
     let (stdin, _) = open(stdin, 0)?;
@@ -346,7 +361,7 @@ fn go(
         die_with_parent: true,
         listen: if confined { Vec::new() } else { compiled.listen.clone() },
         landlock: compiled.landlock.take(),
-        record: policy.syscalls.record && recordable,
+        record: record_calls,
         links: std::mem::take(&mut compiled.links),
         watch: policy.syscalls.record,
         keep_layer: job.list_changes || job.commit,
@@ -448,7 +463,7 @@ fn go(
     let policy = &job.policy;
     let limits = super::cgroups::limits(policy, &record, !compiled.overlays.is_empty());
     let recorder = listener.map(|fd| Recorder::new(fd, started));
-    if policy.syscalls.record && recordable && recorder.is_none() {
+    if record_calls && recorder.is_none() {
         notes.push("what is denied is not recorded: a filter around this sandbox listens already".into());
     }
     let mut live = Live::new(policy.clone(), walls.mode, child, program, record, limits, started);

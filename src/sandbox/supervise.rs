@@ -171,6 +171,8 @@ pub fn run(mut job: Job, attendant: &mut dyn Attendant) -> Result<Report> {
                     notes.push(format!("{why} ({error})"));
                     walls = next;
                 }
+                // Its own remedy is the better one.
+                _ if error.remedy().is_some() => return Err(error),
                 _ => return Err(notes.into_iter().fold(error, |error, note| error.hint(note))),
             },
         }
