@@ -86,14 +86,15 @@ fn a_timeout_kills_the_whole_tree(t: &Test) {
 
 fn b_cpu_seconds(t: &Test) {
     let ran = sh(t, &["--cpu-time", "1", "--timeout", &short(20_000)], BUSY);
-    // The kernel looks at the limit at its ticks, which an emulated processor has fewer of.
+    // The kernel looks at the limit at its ticks, which an emulated processor has fewer of; on a busy one they count more
+    // than was used.
     let late = |usual: u64| usual * u64::from(os::slowness());
-    assert!((600_000..late(1_500_000)).contains(&ran.cpu()), "{}", ran.report);
+    assert!((500_000..late(1_500_000)).contains(&ran.cpu()), "{}", ran.report);
     assert_eq!(ran.limit("cpu_time")["by"], "RLIMIT_CPU");
     assert_eq!(ran.limit("cpu_time")["hit"], true);
     ran.ended(json!({"cause": "cpu_time"}), 152);
     let deaf = sh(t, &["--cpu-time", "1", "--timeout", &short(20_000)], &format!("trap '' XCPU; {BUSY}"));
-    assert!((1_600_000..late(2_500_000)).contains(&deaf.cpu()), "{}", deaf.report);
+    assert!((1_100_000..late(2_500_000)).contains(&deaf.cpu()), "{}", deaf.report);
     deaf.ended(json!({"cause": "cpu_time"}), 152);
 }
 
