@@ -2,12 +2,16 @@
 //! there. The tests that say most about that run once per group of calls that is taken away; `make test-filtered` runs the
 //! whole suite so.
 
+use crate::exec::sleeper;
 use crate::support::suite::Body;
 use crate::support::{Case, Test, cases, json};
 
 cases![
     idmapped_mounts_say_what_they_need,
     recursive_attributes_say_what_they_need,
+    mounts_that_others_may_see_say_what_they_need,
+    a_sandbox_says_what_is_not_recorded,
+    what_takes_threads_says_what_it_needs,
     the_hosts_root_is_out_of_reach,
 ];
 
@@ -16,7 +20,7 @@ const FILTERS: [&str; 8] =
     ["openat2", "mountapi", "fsopen", "mount_setattr", "clone3", "pidfd,close_range", "all", "all:EPERM"];
 
 /// The tests that run under each of them.
-const CORE: [&str; 24] = [
+const CORE: [&str; 29] = [
     "lifecycle::create_start_state_kill_delete",
     "lifecycle::delete_force_takes_every_status",
     "lifecycle::run_detached_leaves_it_running",
@@ -41,6 +45,11 @@ const CORE: [&str; 24] = [
     "rootfs::a_readonly_root",
     "terminal::dev_console",
     "terminal::foreground",
+    "events::a_line_at_every_interval_until_the_end",
+    "check::cgroups_are_as_mounted",
+    "restrict::d_shell_string",
+    "restrict::d_writes_denied_by_default",
+    "restrict::d_settings_changed_while_running",
 ];
 
 /// The core once per filter; nothing where the whole suite runs under one already.
@@ -85,6 +94,39 @@ fn recursive_attributes_say_what_they_need(t: &Test) {
     let source = b.dir().to_path_buf();
     b.bind(&source, "/mnt", &["rbind", "rro"]);
     t.create_fails(&b, &["/mounts/", "rro", "mount_setattr", "Linux 5.12"]);
+}
+
+fn mounts_that_others_may_see_say_what_they_need(t: &Test) {
+    t.only_brig("the words are brig's");
+    let c = sleeper(t, |_| {});
+    let bind = format!("type=bind,src={},dst=/mnt", t.dir().display());
+    for filter in ["fsopen", "mountapi", "all", "all:EPERM"] {
+        t.set_filter(filter);
+        let add = |mount: &str| c.call(&["mounts", "add", "-m", mount]).out();
+        add("type=tmpfs,dst=/mnt").fails(&["/0", "fsopen", "open_tree", "Linux 5.2", "filter"]);
+        if filter != "fsopen" {
+            add(&bind).fails(&["/0", "open_tree", "Linux 5.2", "filter"]);
+        }
+    }
+}
+
+fn a_sandbox_says_what_is_not_recorded(t: &Test) {
+    t.only_brig("the others have no sandbox");
+    t.set_filter("pidfd");
+    let denied = "mkdir /etc/x 2>/dev/null; unshare -U true 2>/dev/null || echo denied";
+    let report = t.call(&["sandbox", "run", "--json", "-c", denied]).ok().json();
+    assert_eq!((&report["stdout"]["text"], &report["violations"]), (&json!("denied\n"), &json!([])), "{report}");
+    assert!(report["notes"].to_string().contains("pidfd_getfd (Linux 5.6)"), "{report}");
+}
+
+fn what_takes_threads_says_what_it_needs(t: &Test) {
+    t.only_brig("the others have no sandbox");
+    t.set_filter("clone3:EPERM");
+    let words = ["operation not permitted", "clone3", "ENOSYS"];
+    let run = t.call(&["sandbox", "run", "--allow-domain", "example.com", "--", "true"]).out();
+    run.code(125).fails(&["start the proxies"]).fails(&words);
+    let socket = t.dir().join("socket").display().to_string();
+    t.call(&["sandbox", "serve", "--socket", &socket]).out().code(125).fails(&["start a thread"]).fails(&words);
 }
 
 /// What was made on top of the root on the way must not be what is let go of in the old root's stead.

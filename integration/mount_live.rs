@@ -79,6 +79,7 @@ fn the_container_sees_it_and_the_host_does_not(t: &Test) {
 }
 
 fn every_kind_of_mount(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |b| {
         b.namespace("cgroup", None);
@@ -182,6 +183,7 @@ fn id_mapped(t: &Test) {
 }
 
 fn in_a_user_namespace(t: &Test) {
+    t.needs_call("fsopen");
     t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |b| {
@@ -199,6 +201,7 @@ fn in_a_user_namespace(t: &Test) {
 }
 
 fn without_root(t: &Test) {
+    t.needs_call("fsopen");
     t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let mut b = rootless::bundle(t);
@@ -229,6 +232,7 @@ fn without_root(t: &Test) {
 }
 
 fn a_created_and_a_paused_container_take_it(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     let mut b = t.bundle();
     b.payload(&["read=/mnt/v/file", "sleep"]);
@@ -272,6 +276,7 @@ fn not_without_a_mount_namespace(t: &Test) {
 }
 
 fn all_or_none(t: &Test) {
+    t.needs_call("fsopen");
     t.needs_call("mount_setattr");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |b| {
@@ -300,6 +305,7 @@ fn all_or_none(t: &Test) {
 }
 
 fn removed_all_or_none(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |_| {});
     change(&c, "add", &["type=tmpfs,dst=/mnt/a", "type=tmpfs,dst=/mnt/a/b"]).ok();
@@ -344,6 +350,7 @@ fn a_symlink_does_not_lead_a_removal_astray(t: &Test) {
 
 /// What an image has on the way to a destination must not lead out of it.
 fn symlinks_stay_inside(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     let outside = t.dir().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -365,6 +372,7 @@ fn symlinks_stay_inside(t: &Test) {
 }
 
 fn propagation_goes_one_way(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     use nix::mount::{MsFlags, mount};
     let dir = t.dir().join("shared");
@@ -392,6 +400,7 @@ fn propagation_goes_one_way(t: &Test) {
 }
 
 fn from_a_file_and_from_standard_input(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |_| {});
     let file = t.dir().join("m.json");
@@ -444,6 +453,7 @@ fn every_problem_at_once(t: &Test) {
 }
 
 fn no_descriptor_stays(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     let c = sleeper(t, |_| {});
     let open = || fs::read_dir(format!("/proc/{}/fd", c.pid)).unwrap().count();
@@ -456,6 +466,7 @@ fn no_descriptor_stays(t: &Test) {
 }
 
 fn ends_with_the_container(t: &Test) {
+    t.needs_call("fsopen");
     t.only_brig("older versions have no such command");
     for _ in 0..5 {
         let c = sleeper(t, |_| {});

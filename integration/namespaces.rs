@@ -151,6 +151,14 @@ fn joined_mount_namespace(t: &Test) {
         while fs::read_link(format!("/proc/{}/ns/mnt", holder.id())).ok() == fs::read_link("/proc/self/ns/mnt").ok() {}
     };
     wait();
+    if t.is_taken("open_tree") || t.is_taken("fsopen") {
+        let mut b = t.bundle();
+        b.namespace("mount", Some(&format!("/proc/{}/ns/mnt", holder.id())));
+        t.create_fails(&b, &["mount namespace that others use", "open_tree", "Linux 5.2"]);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        return;
+    }
     let (_c, seen) = waiting(t, |b| {
         b.namespace("mount", Some(&format!("/proc/{}/ns/mnt", holder.id())));
     });

@@ -115,6 +115,7 @@ fn stdout(answer: &Value) -> &str {
 }
 
 fn commands_and_scripts(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1", "--env", "X=server"]);
     assert_eq!(fs::metadata(&server.socket).unwrap().permissions().mode() & 0o777, 0o600);
     let mut client = server.client();
@@ -136,6 +137,7 @@ fn commands_and_scripts(t: &Test) {
 }
 
 fn limits_are_lowered_and_never_raised(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1", "--timeout", "1000s", "--memory", "256M"]);
     let limits = |limits: Value| json!({"policy": {"limits": limits}});
     let answer = server.ask(with(shell("sleep 1000"), limits(json!({"timeout": "200ms"}))));
@@ -161,6 +163,7 @@ fn limits_are_lowered_and_never_raised(t: &Test) {
 }
 
 fn requests_that_are_wrong(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1"]);
     let mut client = server.client();
     let command = || json!({"command": ["true"]});
@@ -191,6 +194,7 @@ fn with_id(request: Value) -> Value {
 }
 
 fn events_before_the_report(t: &Test) {
+    t.needs_threads();
     // More than waits for a reader at most.
     let many = if os::slowness() > 1 { 1_200_000 } else { 5_000_000 };
     let server = serve(t, &["--pool", "1"]);
@@ -212,6 +216,7 @@ fn events_before_the_report(t: &Test) {
 }
 
 fn a_client_that_goes(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1", "--max-running", "1"]);
     let mut client = server.client();
     client.say(&with(shell("echo up; sleep 1000"), json!({"stream": true})));
@@ -223,6 +228,7 @@ fn a_client_that_goes(t: &Test) {
 }
 
 fn each_sandbox_is_used_once(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "2"]);
     for _ in 0..6 {
         let answer = server.ask(shell("ls /tmp/mark 2>/dev/null; touch /tmp/mark here; echo $$"));
@@ -233,6 +239,7 @@ fn each_sandbox_is_used_once(t: &Test) {
 }
 
 fn too_many_at_once(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1", "--max-running", "1", "--max-waiting", "1", "--per-user", "3"]);
     let long = || {
         let mut client = server.client();
@@ -264,6 +271,7 @@ fn too_many_at_once(t: &Test) {
 }
 
 fn so_many_a_minute(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1", "--per-minute", "2"]);
     for _ in 0..2 {
         assert_eq!(server.ask(shell("true"))["report"]["status"], 0);
@@ -275,6 +283,7 @@ fn so_many_a_minute(t: &Test) {
 }
 
 fn a_policy_that_can_not_be(t: &Test) {
+    t.needs_threads();
     t.only_brig("a pool of sandboxes is brig's");
     let socket = t.dir().join("none.sock");
     let fails = |flags: &[&str], words: &str| {
@@ -301,6 +310,7 @@ fn a_policy_that_can_not_be(t: &Test) {
 }
 
 fn over_http(t: &Test) {
+    t.needs_threads();
     const TOKEN: &str = "0123456789abcdef0123";
     let file = t.dir().join("token");
     fs::write(&file, format!("{TOKEN}\n")).unwrap();
@@ -360,6 +370,7 @@ fn over_http(t: &Test) {
 }
 
 fn clients_that_say_nothing(t: &Test) {
+    t.needs_threads();
     let file = t.dir().join("token");
     fs::write(&file, "0123456789abcdef0123").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -377,6 +388,7 @@ fn clients_that_say_nothing(t: &Test) {
 }
 
 fn a_stop_lets_what_runs_end(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "2"]);
     let mut client = server.client();
     client.say(&with(shell("echo up; sleep 0.3; echo done"), json!({"stream": true})));
@@ -391,6 +403,7 @@ fn a_stop_lets_what_runs_end(t: &Test) {
 }
 
 fn a_second_signal_ends_what_runs(t: &Test) {
+    t.needs_threads();
     let server = serve(t, &["--pool", "1"]);
     let mut client = server.client();
     client.say(&with(shell("trap '' TERM; echo up; sleep 1000"), json!({"stream": true})));
@@ -443,6 +456,7 @@ fn killed_servers(t: &Test) {
 }
 
 fn under_load(t: &Test) {
+    t.needs_threads();
     let (clients, each) = if os::slowness() > 1 { (2, 20) } else { (4, 100) };
     let server = serve(t, &["--pool", &clients.to_string()]);
     let begun = Instant::now();

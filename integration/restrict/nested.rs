@@ -5,6 +5,7 @@ use super::*;
 use crate::support::container::Lines;
 
 pub(super) fn d_ports(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let mut servers = [(); 3].map(|()| Server::tcp("127.0.0.1:0"));
     servers.sort_by_key(|server| server.port);
@@ -172,6 +173,7 @@ pub(super) fn d_in_podman(t: &Test) {
 }
 
 pub(super) fn d_no_leftovers(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let before = p.tree();
     let server = Server::tcp("127.0.0.1:0");

@@ -100,6 +100,7 @@ fn said(seen: &Value, verb: &str) -> String {
 }
 
 pub(super) fn d_allowed_domains(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let (open, shut) = (Server::tcp("127.0.0.1:0"), Server::tcp("127.0.0.1:0"));
     let get = |host: &str, port: u16| format!("get=3128:http://{host}:{port}/x");
@@ -147,6 +148,7 @@ fn by_name(p: &Place, server: &Path, allow: &[&str], deny: &[&str], hosts: &[&st
 }
 
 pub(super) fn d_wildcards(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let socket = short(t, "w");
     let server = Server::at(&socket);
@@ -159,6 +161,7 @@ pub(super) fn d_wildcards(t: &Test) {
 }
 
 pub(super) fn d_denied_first(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let socket = short(t, "d");
     let server = Server::at(&socket);
@@ -177,6 +180,7 @@ pub(super) fn d_denied_first(t: &Test) {
 }
 
 pub(super) fn d_http_connect_socks5(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let (open, shut) = (Server::tcp("127.0.0.1:0"), Server::tcp("127.0.0.1:0"));
     let rule = format!("127.0.0.1:{}", open.port);
@@ -211,6 +215,7 @@ fn routable() -> Option<String> {
 }
 
 pub(super) fn d_no_way_around_the_proxies(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let (host, proxied) = (Server::tcp("0.0.0.0:0"), Server::tcp("127.0.0.1:0"));
     let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -252,6 +257,7 @@ pub(super) fn d_no_way_around_the_proxies(t: &Test) {
 }
 
 pub(super) fn d_no_dns_leak(t: &Test) {
+    t.needs_threads();
     super::needs_overlays_of_users();
     let p = Place::new(t);
     if !Path::new("/usr/bin/unshare").exists() || !Path::new("/usr/sbin/ip").exists() {
@@ -276,6 +282,7 @@ pub(super) fn d_no_dns_leak(t: &Test) {
 }
 
 pub(super) fn d_local_binding(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let host = Server::tcp("127.0.0.1:0");
     let rule = format!("127.0.0.1:{}", host.port);
@@ -291,6 +298,7 @@ pub(super) fn d_local_binding(t: &Test) {
 }
 
 pub(super) fn d_external_proxy_ports(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let (http, socks) = (Server::tcp("127.0.0.1:0"), Server::tcp("127.0.0.1:0"));
     let (a, b) = (http.port.to_string(), socks.port.to_string());
@@ -312,6 +320,7 @@ pub(super) fn short(t: &Test, name: &str) -> PathBuf {
 }
 
 pub(super) fn d_mitm_socket(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let socket = short(t, "m");
     let (proxy, direct) = (Server::at(&socket), Server::tcp("127.0.0.1:0"));
@@ -336,6 +345,7 @@ pub(super) fn d_mitm_socket(t: &Test) {
 }
 
 pub(super) fn d_unix_sockets_denied(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let socket = short(t, "u");
     let server = Server::at(&socket);
@@ -372,6 +382,7 @@ pub(super) fn d_unix_sockets_denied(t: &Test) {
 }
 
 pub(super) fn d_unix_sockets_allowed(t: &Test) {
+    t.needs_threads();
     let p = Place::new(t);
     let (one, other) = (short(t, "a"), short(t, "b"));
     let (first, second) = (Server::at(&one), Server::at(&other));

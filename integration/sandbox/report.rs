@@ -172,6 +172,7 @@ fn changes_are_listed_and_committed(t: &Test) {
 }
 
 fn violations_are_told_and_ignored_by_pattern(t: &Test) {
+    t.needs_call("pidfd");
     needs("perl");
     let perl = ["perl", "-e", "use Socket; socket(my $s, AF_INET, SOCK_STREAM, 0); print $! + 0"];
     let ran = run(t, &[], &perl).exited(0);

@@ -67,6 +67,7 @@ fn b_temporary_directory(t: &Test) {
 const DANGEROUS: &str = "import os\nx = 1\nos.system('echo ' + 'ran')\n";
 
 fn b_static_analysis_report(t: &Test) {
+    t.needs_threads();
     needs("python3");
     file(t, "d.py", DANGEROUS);
     let ran = run(t, &["--lint", "warn"], &["d.py"]).exited(0);
@@ -85,6 +86,7 @@ fn b_static_analysis_report(t: &Test) {
 }
 
 fn b_static_analysis_refusal(t: &Test) {
+    t.needs_threads();
     file(t, "d.py", &format!("{DANGEROUS}open('ran', 'w')\n"));
     let out = plain(t, &["-w", "--lint", "deny"], &["d.py"]).code(125).fails(&["--lint deny", "d.py:3:1"]);
     assert_eq!(out.stdout, "");

@@ -39,9 +39,9 @@ fn a_seccomp_profiles_each_a_superset(t: &Test) {
         let found: Vec<&str> = ran.stdout().split_whitespace().collect();
         assert_eq!(found, all[..granted], "{profile}: {}", ran.report);
         assert_eq!(ran.report["profile"], profile);
-        // What is denied is told, and nothing else.
+        // What is denied is told, where the runtime can listen, and nothing else.
         let denied = ran.report["violations"].as_array().unwrap().len();
-        assert_eq!(denied > 0, granted < 4, "{profile}: {}", ran.report);
+        assert_eq!(denied > 0, granted < 4 && !t.is_taken("pidfd"), "{profile}: {}", ran.report);
     }
 }
 

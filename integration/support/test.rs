@@ -39,9 +39,28 @@ impl Test {
         *self.filter.borrow_mut() = Some(calls.into());
     }
 
+    /// Whether the runtime has to do without a call of this group.
+    pub fn is_taken(&self, group: &str) -> bool {
+        self.filter().is_some_and(|calls| filter::takes(&calls, group))
+    }
+
+    /// Skips the test where the runtime can start no thread: the C library does without clone3 where that is ENOSYS alone.
+    pub fn needs_threads(&self) {
+        if self.is_taken("clone3") && self.filter().is_some_and(|calls| calls.ends_with(":EPERM")) {
+            suite::skip("the filter answers clone3 with EPERM, and then the C library makes no threads");
+        }
+    }
+
+    /// How many filters there are around the runtime.
+    pub fn filters_around(&self) -> i64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let own = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")?.trim().parse::<i64>().ok());
+        own.unwrap_or(0) + i64::from(self.filter().is_some())
+    }
+
     /// Skips the test where there is no way without this group of calls, be it the kernel or a filter that lacks it.
     pub fn needs_call(&self, group: &str) {
-        if self.filter().is_some_and(|calls| filter::takes(&calls, group)) {
+        if self.is_taken(group) {
             suite::skip(format!("the filter takes {group} away, and there is no way without it"));
         }
         if filter::missing(group) {
