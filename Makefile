@@ -38,8 +38,7 @@ lab-shell: ## a shell in such a machine: LAB_KERNELS=6.1 LAB_USERS=user
 
 test-filtered: ## the integration suite with newer system calls taken away, one group at a time
 	@hack/setup.sh test
-	@for calls in openat2 mountapi fsopen mount_setattr clone3 pidfd close_range all all:EPERM; do \
-		echo "without $$calls:"; BRIG_TEST_FILTER=$$calls hack/test.sh --test integration; done
+	@hack/test-filtered.sh $(FILTERS)
 
 check: ## formatting, lints, floors
 	@hack/setup.sh build
