@@ -422,6 +422,7 @@ fn a_second_signal_ends_what_runs(t: &Test) {
 /// Four clients, a hundred requests each (two and twenty where that takes long); says how fast it was.
 /// What a server that was killed has left is removed by the next command, whichever it is; that of one that lives stays.
 fn killed_servers(t: &Test) {
+    t.needs_threads();
     let names = |dir: &Path| -> BTreeSet<_> { fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
     let work = t.dir().join("work");
     fs::create_dir(&work).unwrap();

@@ -126,6 +126,7 @@ fn a_glob_that_matches_nothing(t: &Test) {
 }
 
 fn limits_below_what_can_start(t: &Test) {
+    t.needs_call("pidfd");
     let out = plain(t, &["--memory", "1M"], &["sh", "-c", "exit 3"]);
     // It starts with so little where the kernel lets it.
     if out.code == 125 {

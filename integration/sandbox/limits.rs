@@ -144,6 +144,7 @@ fn no_limit_is_none(t: &Test) {
 
 /// With `--strict`, limits of each process do not stand in for those of all of them.
 fn strict_about_limits(t: &Test) {
+    t.needs_call("mount_setattr");
     let ran = sh(t, &[], ":");
     let held = ran.by_cgroup("memory");
     assert_eq!(ran.limit("memory")["hit"], if held { json!(false) } else { json!(null) });
