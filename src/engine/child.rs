@@ -1,28 +1,29 @@
 //! The child between clone and exec: walks the steps with system calls. Nothing here allocates, formats, locks or panics;
 //! debug builds end a child that does (see [`crate::sys::alloc`]).
 
+mod program;
+mod terminal;
+
 use super::plan::{HookState, Op, Plan, Program, Step, Sync};
 use super::wire::{self, LATE, Message, STAGE};
-use crate::prim::{attributes, capabilities, cover, hooks, landlock, mounts, rootfs, terminal};
-use crate::sys::cred::{self, CapMasks};
+use crate::prim::{attributes, capabilities, cover, hooks, landlock, mounts, rootfs};
+use crate::sys::cred;
 use crate::sys::hook::Tail;
 use crate::sys::mount::{self, Attributes, Copied};
-use crate::sys::path::{self, Follow};
 use crate::sys::probe::{Question, ask};
 use crate::sys::process::{self, exit_now, prctl};
-use crate::sys::{At, Call, Errno, Failure, alloc, files, init, sched, seccomp, socket};
+use crate::sys::{At, Call, Errno, Failure, alloc, files, init, sched, socket};
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use nix::sys::stat::{Mode, SFlag, fstat, stat};
+use nix::sys::stat::Mode;
+use program::{enter_cwd, find, load_filter};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use terminal::{make_terminal, own_stdio};
 
 /// Exit status of a child that could not set the container up; nobody but its parent sees it.
 pub(super) const SETUP_FAILED: i32 = 255;
-
-/// CAP_SYS_ADMIN, which loading a filter without no_new_privs takes.
-const SYS_ADMIN: u64 = 1 << 21;
 
 /// What the child carries from step to step.
 struct State<'w> {
@@ -482,44 +483,6 @@ fn hold_root(root: BorrowedFd, state: &mut State) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The filesystem type of devpts, see statfs(2).
-const DEVPTS: i64 = 0x1cd1;
-
-/// Makes a pty in the container's own devpts, sends its master away, and takes its slave as terminal and standard streams.
-fn make_terminal(
-    socket: BorrowedFd,
-    size: Option<(u16, u16)>,
-    console: bool,
-    uid: u32,
-    state: &State,
-) -> Result<(), Failure> {
-    let root = state.root()?;
-    // Not /dev/ptmx, which may be a symlink of the image's: the multiplexer of the container's devpts itself.
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
-    let master = path::open(root, c"dev/pts/ptmx", flags, Follow::InRoot).at(Call::Open)?;
-    if crate::sys::filesystem(master.as_fd()).at(Call::Stat)? != DEVPTS {
-        return Err(Failure::check(Errno::ENOTTY));
-    }
-    let slave = terminal::open_slave(master.as_fd(), size).at(Call::IoctlTty)?;
-    crate::sys::own_stream(slave.as_raw_fd(), uid);
-    if console {
-        // A file of the image's, or a fresh one; never through a symlink (CVE-2026-88264).
-        let (dev, name) = path::make_parent(root, c"dev/console").at(Call::Open)?;
-        let create = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        match files::open(Some(dev.as_fd()), name, create | OFlag::O_EXCL) {
-            Ok(_) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(Failure { call: Call::Open, errno }),
-        }
-        let place = files::open(Some(dev.as_fd()), name, OFlag::O_PATH | OFlag::O_NOFOLLOW).at(Call::Open)?;
-        if path::kind(&fstat(&place).at(Call::Stat)?) == SFlag::S_IFLNK {
-            return Err(Failure { call: Call::Open, errno: Errno::ELOOP });
-        }
-        mount::bind(slave.as_fd(), place.as_fd())?;
-    }
-    terminal::send_master(socket, master.as_fd()).at(Call::Send)?;
-    terminal::take(slave.as_fd()).at(Call::IoctlTty)
-}
-
 /// Writes a label to a file of this process in the held procfs. The directory is reached by number: `self` is a symlink.
 fn label(file: &CStr, value: &CStr, state: &State) -> Result<(), Failure> {
     let procfs = state.procfs.as_ref().ok_or(Failure::check(Errno::EBADF))?;
@@ -527,62 +490,4 @@ fn label(file: &CStr, value: &CStr, state: &State) -> Result<(), Failure> {
     let name = process::numbered(&mut path, "", std::process::id() as i32, &["/", file.to_str().unwrap_or_default()])
         .at(Call::Check)?;
     rootfs::write_proc(procfs.as_fd(), name, value.to_bytes())
-}
-
-/// Pipes and terminals handed in belong to the engine's user; the container's user must be able to reopen them through
-/// /proc/self/fd. What can't be given stays as it is.
-fn own_stdio(uid: u32) -> Result<(), Failure> {
-    for fd in [0, 1, 2] {
-        crate::sys::own_stream(fd, uid);
-    }
-    Ok(())
-}
-
-/// Enters the working directory: as root first, then as the container's user, who alone may be let in (or not).
-fn enter_cwd(path: &CStr, last: bool, state: &mut State) -> Result<(), Failure> {
-    match nix::unistd::chdir(path) {
-        Ok(()) => state.cwd = true,
-        Err(Errno::EACCES | Errno::EPERM) if !last || state.cwd => {}
-        Err(errno) => return Err(Failure { call: Call::Chdir, errno }),
-    }
-    // A directory outside the root, reached through a leaked fd (CVE-2024-21626).
-    if last && !path::cwd_is_inside() {
-        return Err(Failure::check(Errno::EXDEV));
-    }
-    Ok(())
-}
-
-/// Finds the first candidate that exists and may be executed, with the rights of the container's user.
-fn find(exec: &Program, state: &mut State) -> Result<(), Failure> {
-    let mut worst = Errno::ENOENT;
-    for (number, candidate) in exec.candidates.iter().enumerate() {
-        match nix::unistd::access(candidate.as_c_str(), nix::unistd::AccessFlags::X_OK) {
-            Ok(()) => match stat(candidate.as_c_str()) {
-                Ok(found) if path::kind(&found) == SFlag::S_IFREG => {
-                    state.program = number;
-                    return Ok(());
-                }
-                Ok(_) => worst = Errno::EACCES,
-                Err(errno) => worst = errno,
-            },
-            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-            Err(errno) => worst = errno,
-        }
-    }
-    Err(Failure { call: Call::Exec, errno: worst })
-}
-
-/// Loads the filter; one that notifies hands its listener to the parent, which fetches it by number.
-fn load_filter(filter: &crate::prim::seccomp::Filter, raise: bool, state: &State) -> Result<(), Failure> {
-    if raise {
-        let now = cred::get_caps().at(Call::Capset)?;
-        let masks = CapMasks { effective: now.effective | SYS_ADMIN & now.permitted, ..now };
-        cred::set_caps(masks).at(Call::Capset)?;
-    }
-    let listener = seccomp::load(&filter.program, filter.flags).at(Call::Seccomp)?;
-    if let Some(listener) = listener {
-        wire::tell(state.wire, Message::At(Sync::Notify, listener.as_raw_fd())).at(Call::Send)?;
-        wire::wait(state.wire).at(Call::Receive)?;
-    }
-    Ok(())
 }
