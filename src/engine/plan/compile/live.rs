@@ -1,7 +1,7 @@
 //! The plans that change the mounts of a running container. A child joins the container's namespaces, does it, and ends;
 //! what it can't do whole it takes back.
 
-use super::super::{HookState, Op, Plan, Program, Step, Sync};
+use super::super::{HookState, IdMap, Op, Plan, Program, Step, Sync};
 use super::{List, id_map};
 use crate::error::{Error, Result};
 use crate::prim::mounts::{self, CopyUp, Facts, What, base_propagation, relative};
@@ -164,7 +164,7 @@ fn joining(spec: &Spec, target: &OwnedFd, pid: bool, copies: bool) -> Result<(Li
     Ok((before, join, stage))
 }
 
-fn finish(mut list: List, stage: Stage, pid_namespace: Option<Joined>, idmaps: Vec<super::IdMap>) -> Result<Plan> {
+fn finish(mut list: List, stage: Stage, pid_namespace: Option<Joined>, idmaps: Vec<IdMap>) -> Result<Plan> {
     list.add("", Op::Sync(Sync::Ready));
     Ok(Plan {
         has_init: false,

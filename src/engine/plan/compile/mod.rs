@@ -2,23 +2,28 @@
 
 mod devices;
 mod exec;
+mod idmap;
 mod live;
+mod namespace;
 mod process;
 
 pub use exec::{ExecInputs, exec};
 pub use live::{LiveInputs, add_mounts, remove_mounts};
+pub(crate) use namespace::flag_names;
 pub use process::late_steps;
 
-use super::{Extras, HookState, IdMap, Op, Place, Plan, Program, Step, Sync, program};
+use super::{Extras, HookState, Op, Place, Plan, Program, Step, Sync, program};
 use crate::error::{Context, Error, Problem, Result};
 use crate::prim::mounts::{self, Facts, base_propagation, relative};
+use crate::prim::namespaces;
 use crate::prim::namespaces::ahead::Network;
-use crate::prim::namespaces::{self, Joined};
 use crate::prim::{attributes, capabilities, lsm};
 use crate::spec::{NamespaceType, Process, Spec};
 use crate::sys::files;
 use crate::sys::mount::Tree;
 use devices::{devices, needs_devices};
+use idmap::id_map;
+use namespace::{pointer_of, setns, split_for_stage, take};
 use nix::fcntl::OFlag;
 use process::{Parts, attributes_of, early_filter, hook_step, is_set, late_list, terminal_step};
 use std::ffi::CString;
@@ -445,95 +450,8 @@ fn oom_score_adj(value: i32) -> Result<Op> {
     Ok(Op::OomScoreAdj { value, deniable: !capabilities::may_lower_oom_score() })
 }
 
-/// What maps the IDs of a mount, if its entry asks for it: for the step that makes it. `namespace` is the container's user
-/// namespace where there is one already.
-fn id_map(
-    entry: &crate::spec::Mount,
-    pointer: &str,
-    step: usize,
-    (allowed, namespace): (bool, Option<&OwnedFd>),
-) -> Result<Option<IdMap>> {
-    let wish = mounts::options::parse(&entry.options).idmap;
-    let own = !entry.uid_mappings.is_empty();
-    if wish.is_none() && !own {
-        return Ok(None);
-    }
-    if !allowed {
-        let what = "ID-mapped mounts take CAP_SYS_ADMIN on the host, and open_tree(2): Linux 5.2, unless a filter bars it; leave idmap and mappings out";
-        return Err(Error::problems("config.json", &[Problem::new(format!("{pointer}/uidMappings"), what)]));
-    }
-    let maps = own.then(|| namespaces::maps(&entry.uid_mappings, &entry.gid_mappings));
-    let namespace = match (&maps, namespace) {
-        (None, Some(fd)) => Some(fd.try_clone().during(|| "copy a namespace's fd".into())?),
-        _ => None,
-    };
-    Ok(Some(IdMap { step, recursive: wish == Some(true), maps, namespace }))
-}
-
-/// Takes out the joined namespace that a test picks.
-fn take(joined: &mut Vec<Joined>, pick: impl Fn(&Joined) -> bool) -> Option<Joined> {
-    joined.iter().position(pick).map(|at| joined.remove(at))
-}
-
-fn setns(joined: Joined) -> Op {
-    Op::Setns {
-        name: format!("{} at {}", joined.typ.word(), joined.path.to_string_lossy()),
-        flag: namespaces::flag(joined.typ),
-        fd: joined.fd,
-    }
-}
-
-/// Moves what must come before the container's own process is born into the stage: the cgroup, the maps, joined namespaces
-/// as far as the user namespace bars the way to them, the time offsets.
-fn split_for_stage(
-    list: &mut List,
-    joined: &mut Vec<Joined>,
-    created: u64,
-    linux: &crate::spec::Linux,
-    joins_first: bool,
-) -> Result<Vec<Step>> {
-    let mut before = List(std::mem::take(&mut list.0));
-    let user = take(joined, |j| j.typ == NamespaceType::User);
-    let mut clocks = List(Vec::new());
-    let time = libc::CLONE_NEWTIME as u64;
-    if created & time != 0 {
-        clocks.add("/linux/timeOffsets", Op::Unshare { flags: time, names: "time".into() });
-        let offsets = namespaces::time_offsets(linux);
-        if !offsets.is_empty() {
-            clocks.add("/linux/timeOffsets", Op::TimeOffsets(c("/linux/timeOffsets", offsets)?));
-        }
-    }
-    // The file of the offsets is root's when the process is undumpable, and root's files are out of reach from within a
-    // user namespace. In one that is new nobody else is there to trace it.
-    let joins_user = user.is_some() || joins_first;
-    if !joins_user && let Some(undumpable) = before.0.iter().position(|step| matches!(step.op, Op::Undumpable)) {
-        before.0.splice(undumpable..undumpable, std::mem::take(&mut clocks.0));
-    }
-    if joins_first {
-        for other in joined.drain(..) {
-            before.add(format!("/linux/namespaces/{}", other.index), setns(other));
-        }
-    }
-    if let Some(user) = user {
-        before.add(format!("/linux/namespaces/{}", user.index), setns(user));
-    }
-    before.0.append(&mut clocks.0);
-    Ok(before.0)
-}
-
 fn open_dir(root: &OwnedFd) -> Result<OwnedFd> {
     files::open(Some(root.as_fd()), c".", OFlag::O_PATH | OFlag::O_DIRECTORY).during(|| "/root/path: open".into())
-}
-
-fn pointer_of(spec: &Spec, typ: NamespaceType) -> String {
-    let index = spec.linux().namespaces.iter().position(|n| n.typ == Some(typ)).unwrap_or(0);
-    format!("/linux/namespaces/{index}")
-}
-
-/// The names of the namespaces that a set of `CLONE_NEW*` bits stands for.
-pub(crate) fn flag_names(flags: u64) -> String {
-    let set = NamespaceType::ALL.iter().filter(|typ| flags & namespaces::flag(**typ) != 0);
-    set.map(|typ| typ.word()).collect::<Vec<_>>().join(", ")
 }
 
 /// The propagation that the root mount is given after the pivot, where it is not what it has by then.
