@@ -1,24 +1,30 @@
 //! The life of a container: create, start, kill, delete, and what run needs on top.
 
+mod cgroups;
+mod delete;
+
+pub(super) use cgroups::cgroup_mounts;
+pub use delete::delete;
+
 use super::launch::{self, Event, launch};
 use super::plan::{self, Extras, HookState, Inputs, Options, Plan};
 use super::store::{Entry, Saved, Status, Store, oci_state, start_time, wrong_status};
 use super::wire::{self, LATE, Message};
 use crate::error::{Context, Error, Kind, Result};
 use crate::prim::cgroup::systemd::Session;
-use crate::prim::cgroup::{self, CgroupPlan, Layout, Manager, Record};
+use crate::prim::cgroup::{CgroupPlan, Manager};
 use crate::prim::namespaces::ahead::Network;
 use crate::prim::terminal::connect_console_socket;
 use crate::prim::{hooks, intelrdt, namespaces, netdev};
-use crate::spec::{Hook, Loaded, NamespaceType, Resources, Spec};
+use crate::spec::{Hook, Loaded, NamespaceType, Spec};
 use crate::sys::process::{self, Child};
 use crate::sys::{files, socket};
+use cgroups::compile_cgroup;
 use nix::fcntl::OFlag;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// What `create` and `run` are asked for.
 #[derive(Debug, Default)]
@@ -82,55 +88,6 @@ pub fn load(request: &Request) -> Result<(PathBuf, Loaded<Spec>)> {
         return Err(Error::problems(&config.display().to_string(), &problems));
     }
     Ok((bundle, loaded))
-}
-
-/// Compiles the cgroups of a config.
-fn compile_cgroup(request: &Request, spec: &Spec) -> Result<CgroupPlan> {
-    static NONE: std::sync::LazyLock<Resources> = std::sync::LazyLock::new(Resources::default);
-    let layout = Layout::detect()?;
-    let wanted = cgroup::Request {
-        path: spec.linux().cgroups_path.as_deref().filter(|path| !path.is_empty()),
-        id: &request.id,
-        resources: spec.linux().resources.as_ref().unwrap_or(&NONE),
-        manager: request.manager,
-        annotations: &spec.annotations,
-        default_devices: true,
-        // Root of a user namespace has no more rights over the host's cgroups than the user who made it.
-        rootless: !nix::unistd::geteuid().is_root() || namespaces::inside_user_namespace(),
-        owner: delegate(spec),
-    };
-    cgroup::compile(&layout, &wanted).map_err(|problems| Error::problems("config.json", &problems))
-}
-
-/// The host user to whom a v2 cgroup is delegated: the container's root, if it sees its cgroup as a tree of its own that it may
-/// write (runtime-spec, config-linux.md, "Cgroup ownership").
-fn delegate(spec: &Spec) -> Option<u32> {
-    let linux = spec.linux();
-    let writable = |m: &crate::spec::Mount| {
-        m.destination.as_os_str() == "/sys/fs/cgroup" && !m.options.iter().any(|o| o == "ro" || o == "rro")
-    };
-    if !linux.creates(NamespaceType::Cgroup) || !spec.mounts.iter().any(writable) {
-        return None;
-    }
-    linux.uid_mappings.iter().find_map(|map| map.to_host(0)).filter(|uid| *uid != 0)
-}
-
-/// The container's cgroups for mounts of type `cgroup`: the hierarchy's name (empty for v2) and the host directory. A
-/// container without any of its own stays in its caller's.
-pub(super) fn cgroup_mounts(record: &Record) -> Vec<(String, String)> {
-    let name = |version, mount: &str| match version {
-        cgroup::Version::V2 => String::new(),
-        cgroup::Version::V1 => mount.rsplit('/').next().unwrap_or_default().to_owned(),
-    };
-    if record.groups.is_empty() {
-        let layout = cgroup::Layout::detect().unwrap_or_default();
-        return layout
-            .hierarchies
-            .iter()
-            .map(|h| (name(h.version, &h.mount), format!("{}{}", h.mount, h.own)))
-            .collect();
-    }
-    record.groups.iter().map(|g| (name(g.version, &g.mount), g.path.clone())).collect()
 }
 
 /// Compiles a bundle without doing anything, for `brig plan`: the cgroups' steps and the container's.
@@ -428,95 +385,6 @@ pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
         saved.cgroup.thaw()?;
     }
     sent
-}
-
-/// Removes a container. One that still runs is refused, or killed with `force`; with `force` one that does not exist is no
-/// error. Returns what went wrong with poststop hooks, which stop nothing.
-///
-/// # Errors
-/// What could not be removed; calling it again goes on from there.
-pub fn delete(store: &Store, id: &str, force: bool) -> Result<Vec<Error>> {
-    let entry = match store.open(id) {
-        Err(e) if force && e.kind() == Kind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    let saved = match entry.load() {
-        Ok(Some(saved)) => saved,
-        Ok(None) if force => return salvage(entry, id),
-        Ok(None) => {
-            return Err(
-                wrong_status("delete", id, Status::Creating).hint("brig delete --force removes what is left of it")
-            );
-        }
-        Err(_) if force => return salvage(entry, id),
-        Err(e) => return Err(e),
-    };
-    match saved.status(entry.path()) {
-        Status::Stopped | Status::Created => {}
-        _ if force => {}
-        status => {
-            return Err(wrong_status("delete", id, status)
-                .context("container is not stopped")
-                .hint(format!("kill it first, or use: brig delete --force {id}")));
-        }
-    }
-    end(&saved)?;
-    dispose(entry, &saved)
-}
-
-/// Removes a container whose state is lost or damaged: what its config names as its cgroups, with all that runs in them.
-fn salvage(entry: Entry, id: &str) -> Result<Vec<Error>> {
-    for manager in [Manager::Cgroupfs, Manager::Systemd] {
-        let request = Request { id: id.to_owned(), manager, ..Request::default() };
-        let Ok(cgroups) = entry.config().and_then(|spec| compile_cgroup(&request, &spec)) else { continue };
-        let record = cgroups.record();
-        if record.exists() {
-            record.kill(libc::SIGKILL)?;
-            record.remove()?;
-        }
-    }
-    entry.remove().map(|()| Vec::new())
-}
-
-/// Ends every process of a container and waits until they are gone.
-fn end(saved: &Saved) -> Result<()> {
-    if let Ok(pidfd) = saved.process() {
-        let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        if saved.cgroup.is_frozen()? {
-            saved.cgroup.thaw()?;
-        }
-        wait_gone(pidfd.as_fd())?;
-    }
-    // What the first process left behind: all of it where there is no PID namespace.
-    if saved.cgroup.pids().is_ok_and(|pids| !pids.is_empty()) {
-        saved.cgroup.kill(libc::SIGKILL)?;
-    }
-    Ok(())
-}
-
-/// How long a killed process may take to go; one stuck in the kernel would hold the command for ever.
-const GONE_TIMEOUT: Duration = Duration::from_secs(10);
-
-fn wait_gone(pidfd: BorrowedFd) -> Result<()> {
-    match process::ends_within(pidfd, GONE_TIMEOUT) {
-        Ok(false) => Err(Error::new(Kind::Other, "the container's process does not end, 10 seconds after SIGKILL")
-            .hint("it may be stuck in the kernel; try again later")),
-        Ok(true) => Ok(()),
-        Err(errno) => Err(Error::os("poll", errno)),
-    }
-}
-
-/// Removes what a stopped container leaves: cgroups, resctrl groups, the state; then runs the poststop hooks.
-fn dispose(entry: Entry, saved: &Saved) -> Result<Vec<Error>> {
-    saved.cgroup.remove()?;
-    remove_intel_rdt(saved)?;
-    let hooks = entry.config().map(|spec| spec.hooks().poststop.clone()).unwrap_or_default();
-    entry.remove()?;
-    Ok(hooks
-        .iter()
-        .enumerate()
-        .filter_map(|(index, hook)| run_hook(hook, "poststop", index, saved, "stopped").err())
-        .collect())
 }
 
 fn move_devices(spec: &Spec, child: &Child) -> Result<Option<netdev::Moved>> {
