@@ -10,7 +10,7 @@ set -euo pipefail
 build=(gcc libc6-dev pkg-config libseccomp-dev)
 run=(busybox-static)
 # The engines, the runtimes that brig is compared with, and what podman calls: conmon, netavark, newuidmap, an init.
-test=(podman buildah containerd conmon netavark uidmap catatonit runc crun strace iproute2 procps python3 bubblewrap)
+test=(podman buildah containerd docker.io conmon netavark uidmap catatonit runc crun strace iproute2 procps python3 bubblewrap)
 lab=(qemu-system-x86 qemu-system-common mmdebstrap debian-archive-keyring cpio e2fsprogs kmod zstd xz-utils util-linux binutils)
 
 case "${1:-test}" in
