@@ -130,8 +130,14 @@ fn b_disk_is_limited(t: &Test) {
         let ran = sh(t, &["--disk", "1M"], &format!("exec head -c 4M /dev/zero > {dir}/full"));
         assert!(ran.stderr().contains("space"), "{dir}: {}", ran.report);
         assert_eq!(ran.limit("disk")["value"], "1M");
+        assert_eq!(ran.limit("disk")["hit"], true, "{dir}: {}", ran.report);
         ran.exited(1);
     }
+    // One limit for all of them.
+    let ran =
+        sh(t, &["--disk", "1M"], "head -c 600K /dev/zero > /tmp/some && exec head -c 600K /dev/zero > /dev/shm/more");
+    assert!(ran.stderr().contains("space"), "{}", ran.report);
+    ran.exited(1);
 }
 
 fn no_limit_is_none(t: &Test) {

@@ -270,6 +270,11 @@ fn step(op: &Op, exec: &Program, hook_state: &[u8], state: &mut State) -> Result
             state.layer = again;
             hold_root(made.as_fd(), state)
         }
+        Op::OnLayer { mount, name } => {
+            let layer = state.layer.as_ref().ok_or(Failure::check(Errno::EBADF))?;
+            let mounts::What::OnLayer { mode } = mount.what else { return Err(Failure::check(Errno::EBADF)) };
+            mounts::layer::directory(mount, (name, mode), layer.as_fd(), state.root()?)
+        }
         Op::HideLayer => match state.layer.take() {
             Some(layer) => mounts::layer::hide(layer.as_fd()),
             None => Ok(()),

@@ -106,7 +106,8 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
     let (uid, gid) = crate::engine::store::caller();
     let ids = (policy.process.uid.unwrap_or(uid), policy.process.gid.unwrap_or(gid));
     let mut annotations = BTreeMap::new();
-    if let (false, Some(size)) = (overlays.is_empty(), policy.limits.disk) {
+    let layered = mounts.iter().any(|mount| mount.options.iter().any(|option| option == layer::OPTION));
+    if let (true, Some(size)) = (layered, policy.limits.disk) {
         annotations.insert(layer::SIZE.to_owned(), size.0.to_string());
     }
     let root = match &policy.files.view {

@@ -17,6 +17,7 @@ use crate::sys::init::Ending;
 use crate::sys::{Errno, files, init, timer};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statfs::fstatfs;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -368,6 +369,11 @@ fn attend(
         live.violations.extend(recorder.violations());
     }
     let mut report = live.report(&job, &id, ended.flatten(), reaped, wall_us);
+    // What was full and is not any more has left no trace.
+    let is_full = |layer: &OwnedFd| fstatfs(layer).is_ok_and(|found| found.blocks() > 0 && found.blocks_free() == 0);
+    if job.policy.files.layer.is_none() && layer.as_ref().is_some_and(is_full) {
+        report.limits.iter_mut().filter(|limit| limit.name == "disk").for_each(|limit| limit.hit = Some(true));
+    }
     let outcome = report.outcome;
     attendant.event(&Event::Exited { at_us: wall_us, outcome, status: report.status });
     for (number, slot) in [&mut report.stdout, &mut report.stderr].into_iter().enumerate() {

@@ -120,6 +120,8 @@ pub enum Op {
     Layer { size: Option<CString>, kept: bool, under: Option<Place> },
     /// Make an overlay whose changes go to the layer's directory `name`.
     Overlay { mount: Box<Mount>, name: CString, in_user: bool },
+    /// Make a directory of the layer, and mount that.
+    OnLayer { mount: Box<Mount>, name: CString },
     /// Take the layer out of sight.
     HideLayer,
     /// Put these files in place of the standard streams.
@@ -259,7 +261,7 @@ impl fmt::Display for Op {
             Op::Mount(mount) => describe_mount(mount, f),
             Op::Layer { size: Some(size), .. } => write!(f, "make a writable layer of {} bytes", text(size)),
             Op::Layer { .. } => write!(f, "make a writable layer"),
-            Op::Overlay { mount, .. } => describe_mount(mount, f),
+            Op::Overlay { mount, .. } | Op::OnLayer { mount, .. } => describe_mount(mount, f),
             Op::HideLayer => write!(f, "hide the writable layer"),
             Op::Streams(_) => write!(f, "take the standard streams"),
             Op::Listen(port) => write!(f, "listen on 127.0.0.1:{port}"),
@@ -333,6 +335,7 @@ fn describe_mount(mount: &Mount, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         What::New { fstype, .. } | What::Classic { fstype, .. } => write!(f, "mount {} on /{target}", text(fstype))?,
         What::Bind { source, .. } => write!(f, "bind {} on /{target}", text(source))?,
         What::Layered { lower } => write!(f, "overlay {} on /{target}", text(lower))?,
+        What::OnLayer { .. } => write!(f, "mount a directory of the layer on /{target}")?,
         What::Remount => write!(f, "remount /{target}")?,
         What::Cgroups { .. } | What::Cgroup2(_) => write!(f, "mount the container's cgroups on /{target}")?,
     }

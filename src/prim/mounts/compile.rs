@@ -80,6 +80,18 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
         let lower = c_string(pointer, &facts.bundle.join(lower).to_string_lossy())?;
         return Ok(plain(What::Layered { lower }));
     }
+    if typ == "tmpfs" && entry.options.iter().any(|o| o == super::layer::OPTION) {
+        let mode = parsed.data.iter().find_map(|option| option.strip_prefix("mode="));
+        let mode = mode.map_or(Ok(0o1777), |mode| u32::from_str_radix(mode, 8));
+        let mode = mode.ok().filter(|mode| *mode <= 0o1777);
+        let mode = mode.ok_or_else(|| problem(pointer, "/options", "mode= takes an octal number up to 1777"))?;
+        return match parsed.data.iter().find(|option| !option.starts_with("mode=") && *option != super::layer::OPTION) {
+            Some(option) => {
+                Err(problem(pointer, "/options", &format!("`{option}` can't be had for a part of the layer")))
+            }
+            None => Ok(plain(What::OnLayer { mode })),
+        };
+    }
     match typ {
         "" | "none" => Err(problem(pointer, "/type", "missing; a type of filesystem, or the option bind, is needed")),
         "cgroup" if !facts.cgroup2 => {

@@ -1,8 +1,9 @@
 //! A writable layer in memory, and overlays whose changes go there. The layer is a tmpfs that nobody sees: it is attached while
 //! overlays are made on it, since overlayfs takes only directories of the caller's own mount namespace, and detached then.
 //!
-//! In config.json an overlay of this kind is a mount of type `overlay` with `lowerdir` and the option [`OPTION`], and the
-//! annotation [`SIZE`] limits the layer.
+//! In config.json an overlay of this kind is a mount of type `overlay` with `lowerdir` and the option [`OPTION`]. A mount of type
+//! `tmpfs` with that option and a mode is an empty directory of the layer: it has no size of its own. The annotation [`SIZE`] limits
+//! the layer as a whole.
 
 use super::{Mount, What, settle};
 use crate::sys::mount;
@@ -119,6 +120,29 @@ pub fn overlay(
         .at(Call::MakeDir)?;
     settle(made.as_fd(), target.as_fd(), &[], &wanted.propagation)?;
     Ok((made, None))
+}
+
+/// Makes the directory `name` of the layer and attaches it. For the child: allocates nothing.
+///
+/// # Errors
+/// The call that failed.
+pub fn directory(
+    wanted: &Mount,
+    (name, mode): (&CStr, u32),
+    layer: BorrowedFd,
+    root: BorrowedFd,
+) -> Result<(), Failure> {
+    mkdirat(layer, name, Mode::from_bits_truncate(mode)).at(Call::MakeDir)?;
+    let made = files::open(Some(layer), name, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
+    let tree = mount::clone_tree(Some(made.as_fd()), c"", false).at(Call::CloneTree)?;
+    let target = path::make_dirs_by(root, &wanted.target, Mode::from_bits_truncate(0o755), wanted.target_follow)
+        .at(Call::MakeDir)?;
+    settle(tree.as_fd(), target.as_fd(), &[(wanted.attributes, false)], &wanted.propagation)
+}
+
+/// Whether a mount goes to the layer.
+pub fn is_on(mount: &Mount) -> bool {
+    matches!(mount.what, What::Layered { .. } | What::OnLayer { .. })
 }
 
 /// Whether a mount is such an overlay; then its lower directory.

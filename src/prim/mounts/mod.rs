@@ -88,6 +88,11 @@ pub enum What {
         /// The lower directory.
         lower: CString,
     },
+    /// A directory of that layer, empty, with this mode.
+    OnLayer {
+        /// Its mode.
+        mode: u32,
+    },
     /// The container's cgroup in the v2 tree, by its host directory, where the v2 tree can't be mounted anew.
     Cgroup2(CString),
 }
@@ -202,7 +207,7 @@ pub fn apply<'m>(mount: &'m Mount, root: BorrowedFd) -> Result<Copied<'m>, Failu
             Ok(Copied::Now(tmpfs))
         }
         // Needs the layer, which the caller holds.
-        What::Layered { .. } => Err(Failure::check(Errno::EBADF)),
+        What::Layered { .. } | What::OnLayer { .. } => Err(Failure::check(Errno::EBADF)),
         What::Cgroup2(source) => {
             let tree = mount::clone_tree(None, source, false).at(Call::CloneTree)?;
             dress_and_attach(tree.as_fd(), target.as_fd(), mount)?;

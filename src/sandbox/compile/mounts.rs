@@ -69,18 +69,20 @@ pub(super) fn mounts(
     list.push(mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]));
     let devpts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     list.push(mount("/dev/pts", "devpts", &devpts));
+    // On the layer, so that one limit holds for all of it.
     let size = policy.limits.disk.map(|bytes| format!("size={}", bytes.0));
+    let size = if files.layer.is_some() { size.as_deref() } else { Some(layer::OPTION) };
     let mut private = |target: &str, mode: &str, size: Option<&str>| {
         let options: Vec<_> = ["nosuid", "nodev", mode].into_iter().chain(size).collect();
         list.push(mount(target, "tmpfs", &options));
     };
-    private("/dev/shm", "mode=1777", size.as_deref());
+    private("/dev/shm", "mode=1777", size);
     let exists = |path: &str| match &files.view {
         View::Host => Path::new(path).is_dir(),
         View::Root(dir) | View::RootOverlay(dir) => dir.join(&path[1..]).is_dir(),
     };
     for path in ["/tmp", "/var/tmp"].into_iter().filter(|path| exists(path)) {
-        private(path, "mode=1777", size.as_deref());
+        private(path, "mode=1777", size);
     }
     // Sockets and secrets of the host's services.
     if host && exists("/run") {
@@ -97,7 +99,7 @@ pub(super) fn mounts(
             Workdir::Overlay if usable => list.push(overlay(cwd, cwd)),
             Workdir::Write if usable => list.push(bind(cwd, cwd, true)),
             Workdir::Temporary => {
-                let options = ["nosuid", "nodev", "mode=700"].into_iter().chain(size.as_deref()).collect::<Vec<_>>();
+                let options = ["nosuid", "nodev", "mode=700"].into_iter().chain(size).collect::<Vec<_>>();
                 list.push(mount(&cwd.display().to_string(), "tmpfs", &options));
             }
             // Below the private directories it would not be there at all.

@@ -284,13 +284,18 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             }
             let maps = (copy_now || options.describe, idmap_namespace.as_ref());
             idmaps.extend(id_map(entry, &pointer, list.0.len(), maps)?);
-            if mounts::layer::lower_of(&made).is_none() {
+            if !mounts::layer::is_on(&made) {
                 list.add(pointer, Op::Mount(Box::new(made)));
                 continue;
             }
-            if layers == 0 && !below {
+            if layered == Some(index) && !below {
                 in_sight = true;
                 list.add(&pointer, Op::Layer { size: size.clone(), kept: extras.keep_layer, under: None });
+            }
+            if mounts::layer::lower_of(&made).is_none() {
+                let name = c("", format!("mount{index}"))?;
+                list.add(pointer, Op::OnLayer { mount: Box::new(made), name });
+                continue;
             }
             let name = c("", layers.to_string())?;
             list.add(pointer, Op::Overlay { mount: Box::new(made), name, in_user });
