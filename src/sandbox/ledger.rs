@@ -81,11 +81,12 @@ pub(super) fn sweep(ledger: &Path) {
     // What it had made and not yet entered, beside the others.
     let owner = ledger.file_stem().and_then(|id| id.to_str()?.split('-').nth(1)?.parse::<u32>().ok());
     if let Some(pid) = owner.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-        let mark = format!("-{pid}-");
         let all = parents.iter().filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten();
         let names = all.filter(|entry| {
+            // As new_id makes them.
             let name = entry.file_name().to_string_lossy().into_owned();
-            name.starts_with("brig-sandbox-") && name.contains(&mark)
+            let parts: Vec<_> = name.strip_prefix("brig-sandbox-").unwrap_or_default().split('-').collect();
+            matches!(parts[..], [_, owner, _] if owner == pid.to_string())
         });
         // One that has a process in it is not removed by this.
         names.for_each(|entry| drop(fs::remove_dir(entry.path())));

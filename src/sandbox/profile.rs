@@ -26,7 +26,7 @@ const FILES: &str = "chdir chmod chown chown32 copy_file_range creat fallocate f
     cachestat";
 
 /// And memory, threads, processes, their signals and clocks: what most programs take.
-const COMPUTE: &str = "alarm capget capset fork get_mempolicy getpgid io_uring_enter kill landlock_add_rule \
+const COMPUTE: &str = "alarm capget capset fork get_mempolicy io_uring_enter kill landlock_add_rule \
     landlock_create_ruleset landlock_restrict_self map_shadow_stack mbind memfd_create mincore mlock mlock2 mlockall \
     mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd munlock munlockall \
     pidfd_open pidfd_send_signal pkey_alloc pkey_free pkey_mprotect process_madvise process_mrelease remap_file_pages \
@@ -75,18 +75,21 @@ impl Profile {
         }
     }
 
-    /// The names of the calls that it allows without conditions.
+    /// The names of the calls that it allows without conditions, in order.
     pub fn names(self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.calls().collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn calls(self) -> impl Iterator<Item = &'static str> {
         let lists: &[&str] = match self {
             Profile::Minimal => &[MINIMAL],
             Profile::IoHeavy => &[MINIMAL, FILES],
             Profile::Compute => &[MINIMAL, FILES, COMPUTE, PAIRS],
             Profile::Network | Profile::Unrestricted => &[MINIMAL, FILES, COMPUTE, SOCKETS],
         };
-        let mut names: Vec<_> = lists.iter().flat_map(|list| list.split_whitespace()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        lists.iter().flat_map(|list| list.split_ascii_whitespace())
     }
 }
 
@@ -122,8 +125,7 @@ pub fn compile(policy: &Policy) -> Option<Seccomp> {
     };
     let on = |index, op, value, value_two| vec![SeccompArg { index, value, value_two, op: Some(op) }];
     let denied = |name: &str| wanted.deny.iter().any(|d| d == name);
-    let mut allowed: Vec<String> =
-        profile.names().iter().map(|name| (*name).to_owned()).chain(wanted.allow.iter().cloned()).collect();
+    let mut allowed: Vec<String> = profile.calls().map(str::to_owned).chain(wanted.allow.iter().cloned()).collect();
     // Without it nobody is to be listened to. A socket's family can't be seen here, so unix sockets take it along.
     let network = &policy.network;
     let local = network.allow_local_binding || network.mode != NetworkMode::Domains || unix_sockets(network);
@@ -189,7 +191,7 @@ pub fn compile(policy: &Policy) -> Option<Seccomp> {
 }
 
 fn has_pairs(profile: Profile) -> bool {
-    profile < Profile::Unrestricted && profile.names().contains(&"socketpair")
+    profile < Profile::Unrestricted && profile.calls().any(|name| name == "socketpair")
 }
 
 fn has_clone3(wanted: &super::policy::Syscalls) -> bool {
@@ -217,6 +219,7 @@ mod tests {
                 assert_eq!(profile, Profile::Unrestricted);
                 continue;
             };
+            assert!(profile.names().is_sorted_by(|a, b| a < b), "{profile:?} names a call twice");
             let filter = crate::prim::seccomp::compile(&seccomp).unwrap().unwrap();
             assert_eq!(filter.unknown, Vec::<String>::new(), "{profile:?}");
             assert!(filter.notifying().program.iter().any(|i| i.k == libc::SECCOMP_RET_USER_NOTIF));

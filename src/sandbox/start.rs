@@ -364,8 +364,8 @@ fn go(
         record: record_calls,
         links: std::mem::take(&mut compiled.links),
         watch: policy.syscalls.record,
-        // Who is told of what was denied is told that the layer is full, too.
-        keep_layer: job.list_changes || job.commit || policy.syscalls.record,
+        // To see at the end whether it is full, too.
+        keep_layer: true,
         streams: [stdin, stdout, stderr],
         confined,
         letter: letter.clone(),

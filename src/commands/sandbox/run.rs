@@ -130,9 +130,6 @@ impl Run {
         }
         let captured = self.json || self.json_lines;
         let stream = || if captured { Stream::Capture } else { Stream::Inherit };
-        // Nobody is told.
-        policy.syscalls.record &=
-            !self.quiet || captured || self.report.is_some() || self.html.is_some() || self.status_fd.is_some();
         let detailed = verbose || captured || self.report.is_some() || self.html.is_some() || self.status_fd.is_some();
         let job = Job {
             policy,
