@@ -26,6 +26,7 @@ cases![
     a_stop_lets_what_runs_end,
     a_second_signal_ends_what_runs,
     killed_servers,
+    the_own_binary_is_out_of_reach,
     under_load,
 ];
 
@@ -454,6 +455,17 @@ fn killed_servers(t: &Test) {
     }
     assert_eq!(stdout(&living.ask(shell("echo still"))), "still\n");
     living.stop();
+}
+
+/// As of containers (CVE-2019-5736).
+fn the_own_binary_is_out_of_reach(t: &Test) {
+    t.needs_threads();
+    t.needs_call("mountapi");
+    let server = serve(t, &["--pool", "1"]);
+    let exe = fs::File::open(format!("/proc/{}/exe", server.running.pid())).unwrap();
+    let flags = nix::sys::statvfs::fstatvfs(&exe).unwrap().flags();
+    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY) || !os::is_root(), "{flags:?}");
+    server.stop();
 }
 
 fn under_load(t: &Test) {

@@ -333,7 +333,7 @@ fn context(global: &Global, log: log::Log) -> Context {
 /// Whether one of the commands is meant that put a child of brig into a container. A word that only looks like one costs the
 /// time of a restart.
 fn enters_a_container(mut args: impl Iterator<Item = std::ffi::OsString>) -> bool {
-    args.any(|arg| arg == "create" || arg == "run" || arg == "exec" || arg == "mounts")
+    args.any(|arg| ["create", "run", "exec", "mounts", "serve"].iter().any(|command| arg == *command))
 }
 
 /// `brig --version`, the one flag that is a command; engines ask it often.
