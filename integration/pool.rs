@@ -27,6 +27,7 @@ cases![
     a_second_signal_ends_what_runs,
     killed_servers,
     the_own_binary_is_out_of_reach,
+    what_is_left_is_not_for_sandboxes_to_write,
     under_load,
 ];
 
@@ -465,6 +466,20 @@ fn the_own_binary_is_out_of_reach(t: &Test) {
     let exe = fs::File::open(format!("/proc/{}/exe", server.running.pid())).unwrap();
     let flags = nix::sys::statvfs::fstatvfs(&exe).unwrap().flags();
     assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY) || !os::is_root(), "{flags:?}");
+    server.stop();
+}
+
+/// A state directory in what may be written: who could write what a killed sandbox left could have anything empty removed.
+fn what_is_left_is_not_for_sandboxes_to_write(t: &Test) {
+    t.needs_threads();
+    let state = t.root();
+    let server = serve(t, &["--pool", "1", "--allow-write", state.parent().unwrap().to_str().unwrap()]);
+    let ask = |what: &str| stdout(&server.ask(shell(&format!("{what} && echo done")))).to_owned();
+    let (within, beside) = (state.join("sandbox/x.ledger"), state.parent().unwrap().join("beside"));
+    assert_eq!(ask(&format!("mkdir {}", beside.display())), "done\n");
+    assert_eq!(ask(&format!("mkdir {}", within.display())), "");
+    assert_eq!(ask(&format!("mv {} {}", state.display(), beside.display())), "");
+    assert!(!within.exists());
     server.stop();
 }
 

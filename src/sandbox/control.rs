@@ -6,7 +6,7 @@
 
 use super::ledger::{self, LEDGER, LEFT, Ledger};
 use super::live::{Change, Live};
-use super::policy::Policy;
+use super::policy::{Policy, Workdir};
 use super::settings::{self, Base};
 use super::supervise::Leftover;
 use crate::error::{Context, Error, Kind, Result};
@@ -220,6 +220,30 @@ pub(super) fn ledger(root: &Path) -> Option<Ledger> {
     Ledger::open(&dir, &super::supervise::new_id()).ok()
 }
 
+/// Keeps a sandbox from writing to the state directory, should that lie in what it may write: what is written there about sandboxes
+/// that were killed is believed, and removed.
+pub fn guard(root: &Path, policy: &mut Policy) {
+    let own = root.join("sandbox");
+    let Ok(own) = make(&own).and_then(|()| fs::canonicalize(&own).during(|| "find the state directory".into())) else {
+        return;
+    };
+    let files = &policy.files;
+    let here = std::env::current_dir().unwrap_or_default();
+    let here = here.join(policy.process.cwd.as_deref().unwrap_or(Path::new("")));
+    let binds = files.binds.iter().filter(|bind| bind.write).map(|bind| &bind.source).chain(&files.overlay);
+    let patterns = files.allow_write.iter().map(|pattern| here.join(super::files::before_glob(pattern)));
+    let workdir = matches!(files.workdir, Workdir::Write | Workdir::Overlay).then(|| here.clone());
+    let all = binds.map(|path| here.join(path)).chain(patterns).chain(workdir);
+    let open: Vec<PathBuf> = all.filter_map(|path| fs::canonicalize(path).ok()).collect();
+    if !open.iter().any(|path| own.starts_with(path)) {
+        return;
+    }
+    // The records of containers, too, unless there is nothing else that may be written.
+    let whole = own.parent().filter(|whole| open.iter().all(|path| !path.starts_with(whole)));
+    let path = whole.unwrap_or(&own).to_string_lossy().into_owned();
+    policy.files.deny_write.push(glob::Pattern::escape(&path));
+}
+
 /// Makes the directory of one user's sandboxes, if it is not there.
 fn make(dir: &Path) -> Result<()> {
     let during = || format!("make {}", dir.display());
@@ -351,5 +375,34 @@ mod tests {
         assert!(dead.exists() && other.join("letter.sock").exists());
         assert!(send(&root, "dead", &json!({"status": true})).is_err() && Door::open_in(&own, "x").is_err());
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn the_state_directory_is_not_among_what_may_be_written() {
+        let top = std::env::temp_dir().join(format!("brig-guard-{}", std::process::id()));
+        fs::create_dir_all(&top).unwrap();
+        let top = fs::canonicalize(top).unwrap();
+        let (root, path) = (top.join("state"), top.to_string_lossy().into_owned());
+        let denied = |change: &dyn Fn(&mut Policy)| {
+            let mut policy = Policy::default();
+            policy.files.workdir = Workdir::ReadOnly;
+            change(&mut policy);
+            guard(&root, &mut policy);
+            policy.files.deny_write
+        };
+        let whole = [root.to_string_lossy().into_owned()];
+        assert_eq!(denied(&|_| {}), [""; 0]);
+        assert_eq!(denied(&|p| p.process.cwd = Some(top.clone())), [""; 0]);
+        assert_eq!(denied(&|p| p.files.allow_write.push(path.clone())), whole);
+        assert_eq!(denied(&|p| p.files.allow_write.push(format!("{path}/st*"))), whole);
+        assert_eq!(denied(&|p| p.files.overlay.push(top.clone())), whole);
+        assert_eq!(
+            denied(&|p| {
+                p.process.cwd = Some(root.clone());
+                p.files.workdir = Workdir::Write;
+            }),
+            [format!("{}/sandbox", whole[0])]
+        );
+        fs::remove_dir_all(top).unwrap();
     }
 }

@@ -291,6 +291,17 @@ fn expand(pattern: &str, cwd: &Path, at: &str, notes: &mut Vec<String>, problems
     }
 }
 
+/// The directory that everything that a path or glob names lies in, or is.
+pub(super) fn before_glob(pattern: &str) -> PathBuf {
+    let full = match pattern.strip_prefix('~') {
+        Some("") => home(),
+        Some(rest) if rest.starts_with('/') => home().join(&rest[1..]),
+        _ => PathBuf::from(pattern),
+    };
+    let is_plain = |part: &std::path::Component| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    full.components().take_while(is_plain).collect()
+}
+
 /// Finds what has to be protected in a directory that may be written for real. What can't be looked into is protected as a
 /// whole: its owner, who the program may be, could open it.
 fn protect(dir: &Path, depth: u32, allow_git_config: bool, found: &mut Resolved) {

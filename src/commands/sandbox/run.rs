@@ -3,7 +3,7 @@
 use super::flags::PolicyFlags;
 use crate::commands::{Context, flag_error, print};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::sandbox::control::Door;
+use crate::sandbox::control::{self, Door};
 use crate::sandbox::desk::{Desk, Told, inherited};
 use crate::sandbox::event::Event;
 use crate::sandbox::policy::{LintMode, Policy};
@@ -117,6 +117,7 @@ impl Run {
             Err(error) if error.kind() == Kind::Exists => return Err(error),
             Err(error) => context.warn(&[format!("no orders can be given by ID: {error}")]),
         }
+        control::guard(context.store.root(), &mut policy);
         if let Some(fd) = self.control_fd {
             desk.orders(inherited(fd).ok_or_else(|| flag_error("--control-fd", format!("fd {fd} is not open")))?)?;
         }

@@ -3,6 +3,7 @@
 use super::flags::PolicyFlags;
 use crate::commands::{Context, flag_error, print};
 use crate::error::Result;
+use crate::sandbox::control;
 use crate::sandbox::policy::Policy;
 use crate::sandbox::pool::{self, Http, Options};
 use crate::sandbox::units::Bytes;
@@ -64,6 +65,7 @@ impl Serve {
             (Some(address), Some(file)) => Some(Http::new(address, file).map_err(|e| e.context("--http"))?),
             _ => None,
         };
+        control::guard(context.store.root(), &mut policy);
         let options = Options {
             policy,
             prepared: self.pool,
