@@ -8,6 +8,7 @@ use std::path::Path;
 
 cases![
     the_order_of_mounts_is_kept,
+    the_layer_is_out_of_reach,
     options_become_attributes,
     options_of_time,
     options_can_be_cancelled,
@@ -54,6 +55,19 @@ pub fn has(mount: &Value, options: &[&str]) {
             None => assert!(list.contains(&json!(option)), "{option} is not set: {mount}"),
         }
     }
+}
+
+/// A mount over it hides it from who can't unmount that; from others it has to be taken away.
+fn the_layer_is_out_of_reach(t: &Test) {
+    t.only_brig("the layer is an option of brig's");
+    let mut b = t.bundle();
+    fs::create_dir(t.dir().join("lower")).unwrap();
+    let lower = format!("lowerdir={}", t.dir().join("lower").display());
+    b.mount("/second", "overlay", "overlay", &["x-brig.layer", &lower]).capabilities(&["CAP_SYS_ADMIN"]);
+    let seen = t.see(&mut b, &["mounts"]);
+    let mut targets: Vec<_> = seen["mounts"].as_array().unwrap().iter().map(|m| m["target"].as_str().unwrap()).collect();
+    targets.sort_unstable();
+    assert!(targets.contains(&"/second") && targets.windows(2).all(|pair| pair[0] != pair[1]), "{targets:?}");
 }
 
 fn the_order_of_mounts_is_kept(t: &Test) {

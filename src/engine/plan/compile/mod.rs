@@ -267,11 +267,13 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
         let layered = spec.mounts.iter().position(|entry| entry.options.iter().any(|o| o == mounts::layer::OPTION));
         let size =
             spec.annotations.get(mounts::layer::SIZE).map(|size| c("/annotations", size.as_str())).transpose()?;
+        // Who may unmount there would bring to light again what is covered.
+        let may_cover = !process.is_some_and(may_unmount);
         let mut below = false;
         for (index, entry) in spec.mounts.iter().enumerate() {
             let pointer = format!("/mounts/{index}");
             let made = mounts::compile(entry, &pointer, &facts)?;
-            if let (false, Some(place)) = (below, Place::below(&made)) {
+            if let (false, true, Some(place)) = (below, may_cover, Place::below(&made)) {
                 below = true;
                 if layered.is_some_and(|first| first > index) {
                     let under = Some(place.clone());
@@ -453,6 +455,13 @@ fn takes_place(spec: &Spec) -> bool {
 fn oom_score_adj(value: i32) -> Result<Op> {
     let value = c("/process/oomScoreAdj", value.to_string())?;
     Ok(Op::OomScoreAdj { value, deniable: !capabilities::may_lower_oom_score() })
+}
+
+/// Whether a program has CAP_SYS_ADMIN, or can come by it.
+fn may_unmount(process: &Process) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let sets = process.capabilities.as_ref().map(|sets| capabilities::compile(sets).0);
+    sets.is_some_and(|sets| (sets.bounding | sets.masks.permitted) & SYS_ADMIN != 0)
 }
 
 fn open_dir(root: &OwnedFd) -> Result<OwnedFd> {
