@@ -129,7 +129,7 @@ fn b_html_report(t: &Test) {
 }
 
 fn b_peak_and_average_memory_sampled(t: &Test) {
-    let ran = sh(t, &["--timeout", &short(600)], "head -c 16M /dev/zero | tail > /dev/null; while :; do :; done");
+    let ran = sh(t, &["--timeout", &short(1500)], "head -c 16M /dev/zero | tail > /dev/null; while :; do :; done");
     let peak = ran.number("memory_peak");
     if !ran.by_cgroup("memory") {
         assert!(peak > 0 && ran.report["memory_average"].is_null(), "{}", ran.report);
