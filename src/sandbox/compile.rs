@@ -106,7 +106,7 @@ pub fn compile(policy: &Policy, command: &[String], id: &str, walls: Walls, comm
     let (uid, gid) = crate::engine::store::caller();
     let ids = (policy.process.uid.unwrap_or(uid), policy.process.gid.unwrap_or(gid));
     let mut annotations = BTreeMap::new();
-    let layered = mounts.iter().any(|mount| mount.options.iter().any(|option| option == layer::OPTION));
+    let layered = mounts.iter().any(|mount| layer::is_wanted(&mount.options));
     if let (true, Some(size)) = (layered, policy.limits.disk) {
         annotations.insert(layer::SIZE.to_owned(), size.0.to_string());
     }

@@ -75,12 +75,12 @@ pub fn compile(entry: &spec::Mount, pointer: &str, facts: &Facts) -> Result<Moun
     if parsed.bind.is_some() || typ == "bind" {
         return bind(entry, pointer, facts, &parsed, plain);
     }
-    if typ == "overlay" && entry.options.iter().any(|o| o == super::layer::OPTION) {
+    if typ == "overlay" && super::layer::is_wanted(&entry.options) {
         let lower = lower.ok_or_else(|| problem(pointer, "/options", "an overlay on the layer needs lowerdir"))?;
         let lower = c_string(pointer, &facts.bundle.join(lower).to_string_lossy())?;
         return Ok(plain(What::Layered { lower }));
     }
-    if typ == "tmpfs" && entry.options.iter().any(|o| o == super::layer::OPTION) {
+    if typ == "tmpfs" && super::layer::is_wanted(&entry.options) {
         let mode = parsed.data.iter().find_map(|option| option.strip_prefix("mode="));
         let mode = mode.map_or(Ok(0o1777), |mode| u32::from_str_radix(mode, 8));
         let mode = mode.ok().filter(|mode| *mode <= 0o1777);

@@ -5,7 +5,7 @@
 //! `tmpfs` with that option and a mode is an empty directory of the layer: it has no size of its own. The annotation [`SIZE`] limits
 //! the layer as a whole.
 
-use super::{Mount, What, settle};
+use super::{Mount, What, place, settle};
 use crate::sys::mount;
 use crate::sys::path;
 use crate::sys::{At, Call, Errno, Failure, files, process};
@@ -116,8 +116,7 @@ pub fn overlay(
         mount::attach(again.as_fd(), made.as_fd()).at(Call::Attach)?;
         return Ok((made, Some(again)));
     }
-    let target = path::make_dirs_by(root, &wanted.target, Mode::from_bits_truncate(0o755), wanted.target_follow)
-        .at(Call::MakeDir)?;
+    let target = place(wanted, root)?;
     settle(made.as_fd(), target.as_fd(), &[], &wanted.propagation)?;
     Ok((made, None))
 }
@@ -135,9 +134,13 @@ pub fn directory(
     mkdirat(layer, name, Mode::from_bits_truncate(mode)).at(Call::MakeDir)?;
     let made = files::open(Some(layer), name, OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
     let tree = mount::clone_tree(Some(made.as_fd()), c"", false).at(Call::CloneTree)?;
-    let target = path::make_dirs_by(root, &wanted.target, Mode::from_bits_truncate(0o755), wanted.target_follow)
-        .at(Call::MakeDir)?;
+    let target = place(wanted, root)?;
     settle(tree.as_fd(), target.as_fd(), &[(wanted.attributes, false)], &wanted.propagation)
+}
+
+/// Whether a mount's options ask for the layer.
+pub fn is_wanted(options: &[String]) -> bool {
+    options.iter().any(|option| option == OPTION)
 }
 
 /// Whether a mount goes to the layer.

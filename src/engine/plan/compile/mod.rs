@@ -264,7 +264,7 @@ pub fn create(inputs: Inputs) -> Result<Plan> {
             label,
             copy: copy_now,
         };
-        let layered = spec.mounts.iter().position(|entry| entry.options.iter().any(|o| o == mounts::layer::OPTION));
+        let layered = spec.mounts.iter().position(|entry| mounts::layer::is_wanted(&entry.options));
         let size =
             spec.annotations.get(mounts::layer::SIZE).map(|size| c("/annotations", size.as_str())).transpose()?;
         // Who may unmount there would bring to light again what is covered.
