@@ -44,7 +44,7 @@ pub fn known() -> u64 {
 
 /// Whether the calling process has CAP_SYS_ADMIN, which mounts take.
 pub fn may_mount() -> bool {
-    cred::get_caps().is_ok_and(|caps| caps.effective >> Capability::CAP_SYS_ADMIN.index() & 1 == 1)
+    cred::is_admin()
 }
 
 /// Whether the calling process may drop from its bounding set, and with it its groups: CAP_SETPCAP.

@@ -52,6 +52,9 @@ struct Header {
     pid: i32,
 }
 
+/// CAP_SYS_ADMIN, as a bit of a set (capabilities(7)).
+pub const SYS_ADMIN: u64 = 1 << 21;
+
 /// One half of the three sets, see capset(2).
 #[repr(C)]
 #[derive(Default, Clone, Copy)]
@@ -76,6 +79,11 @@ pub fn get_caps() -> SysResult<CapMasks> {
         permitted: join(|h| h.permitted),
         inheritable: join(|h| h.inheritable),
     })
+}
+
+/// Whether the calling thread has CAP_SYS_ADMIN: mounts, and namespaces without a user namespace, take it.
+pub fn is_admin() -> bool {
+    get_caps().is_ok_and(|caps| caps.effective & SYS_ADMIN != 0)
 }
 
 /// capset(2) for the calling thread.

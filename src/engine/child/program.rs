@@ -3,14 +3,11 @@
 use super::State;
 use crate::engine::plan::{Program, Sync};
 use crate::engine::wire::{self, Message};
-use crate::sys::cred::{self, CapMasks};
+use crate::sys::cred::{self, CapMasks, SYS_ADMIN};
 use crate::sys::{At, Call, Errno, Failure, path, seccomp};
 use nix::sys::stat::{SFlag, stat};
 use std::ffi::CStr;
 use std::os::fd::AsRawFd;
-
-/// CAP_SYS_ADMIN, which loading a filter without no_new_privs takes.
-const SYS_ADMIN: u64 = 1 << 21;
 
 /// Enters the working directory: as root first, then as the container's user, who alone may be let in (or not).
 pub(super) fn enter_cwd(path: &CStr, last: bool, state: &mut State) -> Result<(), Failure> {
@@ -49,6 +46,7 @@ pub(super) fn find(exec: &Program, state: &mut State) -> Result<(), Failure> {
 /// Loads the filter; one that notifies hands its listener to the parent, which fetches it by number.
 pub(super) fn load_filter(filter: &crate::prim::seccomp::Filter, raise: bool, state: &State) -> Result<(), Failure> {
     if raise {
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN.
         let now = cred::get_caps().at(Call::Capset)?;
         let masks = CapMasks { effective: now.effective | SYS_ADMIN & now.permitted, ..now };
         cred::set_caps(masks).at(Call::Capset)?;

@@ -48,7 +48,7 @@ pub fn network(linux: &Linux) -> Network {
 
 /// As [`network`], for who knows whether it is `wanted`.
 pub fn start(wanted: bool) -> Network {
-    if !wanted || !several_processors() || !privileged() {
+    if !wanted || !several_processors() || !cred::is_admin() {
         return Network::Missing;
     }
     let thread = Builder::new().name("brig-network".into()).stack_size(64 << 10);
@@ -72,12 +72,6 @@ impl Network {
             _ => None,
         }
     }
-}
-
-/// Whether namespaces may be made without a user namespace: CAP_SYS_ADMIN.
-fn privileged() -> bool {
-    const SYS_ADMIN: u64 = 1 << 21;
-    cred::get_caps().is_ok_and(|caps| caps.effective & SYS_ADMIN != 0)
 }
 
 fn several_processors() -> bool {

@@ -19,6 +19,7 @@ use crate::prim::namespaces;
 use crate::prim::namespaces::ahead::Network;
 use crate::prim::{attributes, capabilities, lsm};
 use crate::spec::{NamespaceType, Process, Spec};
+use crate::sys::cred::SYS_ADMIN;
 use crate::sys::files;
 use crate::sys::mount::Tree;
 use devices::{devices, needs_devices};
@@ -459,7 +460,6 @@ fn oom_score_adj(value: i32) -> Result<Op> {
 
 /// Whether a program has CAP_SYS_ADMIN, or can come by it.
 fn may_unmount(process: &Process) -> bool {
-    const SYS_ADMIN: u64 = 1 << 21;
     let sets = process.capabilities.as_ref().map(|sets| capabilities::compile(sets).0);
     sets.is_some_and(|sets| (sets.bounding | sets.masks.permitted) & SYS_ADMIN != 0)
 }
