@@ -75,9 +75,11 @@ pub(super) fn sweep(ledger: &Path) {
     if gone.is_none() {
         return;
     }
-    let entries = fs::read_dir(ledger).into_iter().flatten().flatten().map(|entry| entry.path());
-    let left = entries.filter(|path| path.extension().is_some_and(|kind| kind == LEFT));
-    let parents: BTreeSet<PathBuf> = left.flat_map(|path| settle(&path)).collect();
+    let entered = || {
+        let entries = fs::read_dir(ledger).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.extension().is_some_and(|kind| kind == LEFT))
+    };
+    let parents: BTreeSet<PathBuf> = entered().flat_map(|path| settle(&path)).collect();
     // What it had made and not yet entered, beside the others.
     let owner = ledger.file_stem().and_then(|id| id.to_str()?.split('-').nth(1)?.parse::<u32>().ok());
     if let Some(pid) = owner.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
@@ -91,8 +93,7 @@ pub(super) fn sweep(ledger: &Path) {
         // One that has a process in it is not removed by this.
         names.for_each(|entry| drop(fs::remove_dir(entry.path())));
     }
-    let is_left = |path: &Path| path.extension().is_some_and(|kind| kind == LEFT);
-    if !fs::read_dir(ledger).into_iter().flatten().flatten().any(|entry| is_left(&entry.path())) {
+    if entered().next().is_none() {
         let _ = fs::remove_dir_all(ledger);
     }
 }
