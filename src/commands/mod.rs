@@ -331,7 +331,7 @@ fn context(global: &Global, log: log::Log) -> Context {
 }
 
 /// Whether one of the commands is meant that put a child of brig into a container. A word that only looks like one costs the
-/// time of a restart.
+/// time that the protection takes.
 fn enters_a_container(mut args: impl Iterator<Item = std::ffi::OsString>) -> bool {
     args.any(|arg| ["create", "run", "exec", "mounts", "serve"].iter().any(|command| arg == *command))
 }

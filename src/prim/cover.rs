@@ -18,14 +18,15 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+const ATTRIBUTES: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
 /// Makes the tmpfs and attaches it: on the root itself, where it covers nothing for who holds the root by fd, or at a place that
 /// will be covered. Before Linux 6.15 only what is attached can be bound elsewhere. For the child: allocates nothing.
 ///
 /// # Errors
 /// The call that failed; `ENOSYS` or `EPERM` where fsopen(2) is not to be had.
 pub fn make(place: BorrowedFd) -> Result<OwnedFd, Failure> {
-    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    let made = mount::make(c"tmpfs", super::mounts::SMALL, attributes)?;
+    let made = mount::make(c"tmpfs", super::mounts::SMALL, ATTRIBUTES)?;
     mount::attach(made.as_fd(), place).at(Call::Attach)?;
     Ok(made)
 }
@@ -36,8 +37,7 @@ pub fn make(place: BorrowedFd) -> Result<OwnedFd, Failure> {
 /// # Errors
 /// The call that failed; `EPERM` where no mounts are to be made.
 pub fn make_on_root(root: BorrowedFd) -> Result<OwnedFd, Failure> {
-    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    mount::make_at(c"tmpfs", super::mounts::SMALL, attributes, root)?;
+    mount::make_at(c"tmpfs", super::mounts::SMALL, ATTRIBUTES, root)?;
     let made = files::open(None, c"/..", OFlag::O_PATH | OFlag::O_DIRECTORY).at(Call::Open)?;
     match fstat(&made).at(Call::Stat)?.st_dev == fstat(root).at(Call::Stat)?.st_dev {
         true => Err(Failure::check(Errno::EBUSY)),

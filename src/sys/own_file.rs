@@ -45,7 +45,7 @@ pub fn run_from(view: BorrowedFd) -> SysResult<()> {
         other => return other,
     }
     let segments = segments().ok_or(Errno::EINVAL)?;
-    for segment in segments.iter() {
+    for segment in segments.iter().flatten() {
         remap(segment, view)?;
     }
     set_map(&map)
@@ -144,8 +144,7 @@ fn segments() -> Option<[Option<Segment>; 8]> {
     Some(found)
 }
 
-fn remap(segment: &Option<Segment>, view: BorrowedFd) -> SysResult<()> {
-    let Some(segment) = segment else { return Ok(()) };
+fn remap(segment: &Segment, view: BorrowedFd) -> SysResult<()> {
     let address = segment.start as *mut libc::c_void;
     if segment.protection & libc::PROT_WRITE == 0 {
         // SAFETY: the same bytes of the same file, at the same place, with the same rights: whoever reads or runs them sees no
